@@ -1,0 +1,192 @@
+/* minirun-init: the process inside. It performs a list of ops in order and becomes the program.
+ *
+ *   minirun-init hostname box  root rootfs  mount proc /proc proc nosuid,nodev,noexec  pivot  -- /bin/sh
+ *
+ * The words come from argv, or, when a spawner runs it (--spawned KEEP), NUL-terminated from the descriptor next to
+ * the control socket (and behind it, for "enter", a pidfd). Whoever wrote the list decided everything; here is one table and one loop. There is no look-up
+ * of users, locales or plugins after the root has changed: nothing of the container's is loaded into this process.
+ */
+#define _GNU_SOURCE
+#include "ops.h"
+#include "minirun.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define MAX_WORDS 65536
+#define MAX_BYTES (8 << 20)
+
+static const struct op *find_op(const char *name)
+{
+	const struct op *tables[] = {mount_ops, process_ops};
+	for (size_t t = 0; t < 2; t++)
+		for (const struct op *op = tables[t]; op->name; op++)
+			if (!strcmp(op->name, name))
+				return op;
+	return NULL;
+}
+
+/* Tells the spawner (or the person at the terminal) which op failed, by its number and errno, and ends. */
+_Noreturn static void fail(struct container *c, int number, const char *name, int error)
+{
+	if (c->control >= 0)
+		mr_send(c->control, MR_FAILED, number, error, NULL, 0);
+	else
+		fprintf(stderr, "minirun-init: op %d (%s): %s\n", number, name, strerror(error));
+	_exit(error == ENOENT && !strcmp(name, "exec") ? 127 : !strcmp(name, "exec") ? 126 : 125);
+}
+
+static bool executable(const char *path)
+{
+	struct stat st;
+	if (stat(path, &st) < 0)
+		return false;
+	if (!S_ISREG(st.st_mode)) {
+		errno = EACCES;
+		return false;
+	}
+	return faccessat(AT_FDCWD, path, X_OK, AT_EACCESS) == 0;
+}
+
+/* Writes the program's path into `path`: the name itself if it has a slash, else the first match in the PATH of the
+ * container's environment. Returns -1 with ENOENT (no such) or EACCES (there, but not executable). */
+int resolve_program(struct container *c, char *path, size_t size)
+{
+	const char *name = c->program[0], *list = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+	int error = ENOENT;
+	if (!*name) {
+		errno = ENOENT;
+		return -1;
+	}
+	if (strchr(name, '/')) {
+		if ((size_t)snprintf(path, size, "%s", name) >= size) {
+			errno = ENAMETOOLONG;
+			return -1;
+		}
+		return executable(path) ? 0 : -1;
+	}
+	for (size_t i = 0; i < c->environment_size; i++)
+		if (!strncmp(c->environment[i], "PATH=", 5))
+			list = c->environment[i] + 5;
+	for (;;) {
+		size_t length = strcspn(list, ":");
+		if (length == 0)
+			length = (size_t)snprintf(path, size, "./%s", name);
+		else
+			length = (size_t)snprintf(path, size, "%.*s/%s", (int)length, list, name);
+		if (length < size && executable(path))
+			return 0;
+		if (errno == EACCES)
+			error = EACCES;
+		list += strcspn(list, ":");
+		if (!*list++)
+			break;
+	}
+	errno = error;
+	return -1;
+}
+
+/* Leaves the program its descriptors 0, 1, 2 and those it was promised; all others close with the exec. */
+static int become_program(struct container *c)
+{
+	char path[4096];
+	if (resolve_program(c, path, sizeof path) < 0)
+		return -1;
+	if (syscall(SYS_close_range, 3 + c->keep, ~0U, 4 /* CLOSE_RANGE_CLOEXEC */) < 0)
+		return -1;
+	execve(path, c->program, c->environment);
+	return -1;
+}
+
+/* Performs the ops of `word` up to "--" (or the end, for a list that is only checked by hand). */
+static void perform(struct container *c, char **word, int count)
+{
+	int number = 0;
+	int separator = 0;
+	while (separator < count && strcmp(word[separator], "--"))
+		separator++;
+	if (separator + 1 < count)
+		c->program = word + separator + 1;
+	for (int at = 0; at < separator; number++) {
+		const struct op *op = find_op(word[at]);
+		if (!op || separator - at - 1 < op->words)
+			fail(c, number, word[at], EINVAL);
+		if (op->run(c, word + at + 1) < 0)
+			fail(c, number, c->program && !strcmp(op->name, "lookup") ? "exec" : op->name, errno);
+		at += 1 + op->words;
+	}
+	if (!c->program)
+		fail(c, number, "--", EINVAL);
+	become_program(c);
+	fail(c, number, "exec", errno);
+}
+
+/* Reads the whole op list, and splits it into `*words`. Returns their number. */
+static int read_words(int fd, char ***words)
+{
+	size_t size = 0, room = 1 << 16;
+	char *text = malloc(room);
+	for (ssize_t n; text && (n = pread(fd, text + size, room - size, (off_t)size)) != 0;) {
+		if (n < 0)
+			return -1;
+		size += (size_t)n;
+		if (size == room) {
+			if (room >= MAX_BYTES) {
+				errno = E2BIG;
+				return -1;
+			}
+			text = realloc(text, room *= 2);
+		}
+	}
+	if (!text)
+		return -1;
+	if (size == 0 || text[size - 1] != '\0') {
+		errno = EINVAL;
+		return -1;
+	}
+	int count = 0;
+	for (size_t at = 0; at < size; at += strlen(text + at) + 1)
+		count++;
+	*words = calloc((size_t)count + 1, sizeof **words);
+	if (!*words || count > MAX_WORDS) {
+		errno = E2BIG;
+		return -1;
+	}
+	count = 0;
+	for (size_t at = 0; at < size; at += strlen(text + at) + 1)
+		(*words)[count++] = text + at;
+	return count;
+}
+
+int main(int argc, char **argv)
+{
+	struct container c = {.root = -1, .control = -1, .fifo = -1, .empty = -1};
+	char **words = argv + 1;
+	int count = argc - 1;
+	if (argc == 3 && !strcmp(argv[1], "--spawned")) {
+		c.keep = atoi(argv[2]);
+		c.control = 3 + c.keep;
+		fcntl(c.control, F_SETFD, FD_CLOEXEC);
+		fcntl(c.control + 1, F_SETFD, FD_CLOEXEC);
+		fcntl(c.control + 2, F_SETFD, FD_CLOEXEC);
+		count = read_words(c.control + 1, &words);
+		if (count < 0)
+			fail(&c, -1, "read", errno);
+		close(c.control + 1);
+	} else if (argc < 3) {
+		fputs("usage: minirun-init OP WORD... -- PROGRAM ARG...   (see docs/reference/init.md)\n", stderr);
+		return 125;
+	}
+	c.environment = calloc((size_t)count + 1, sizeof *c.environment);
+	if (!c.environment)
+		fail(&c, -1, "environment", errno);
+	umask(0); /* modes are meant as they are written; "umask" sets the program's own */
+	perform(&c, words, count);
+}

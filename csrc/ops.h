@@ -1,0 +1,32 @@
+/* minirun-init's vocabulary: one table of ops, each a function of its words. */
+#ifndef MINIRUN_OPS_H
+#define MINIRUN_OPS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* What one op leaves for those after it. */
+struct container {
+	int root;           /* the root file system, O_PATH; -1 before "root" or "overlay"                  */
+	int control;        /* the socket to the spawner; -1 when run by hand                               */
+	int keep;           /* descriptors above 2 that the program inherits                                */
+	int fifo;           /* what "wait" waits on                                                         */
+	char **environment; /* what the program gets; NULL-terminated                                       */
+	size_t environment_size;
+	char **program; /* argv of the program, behind "--"                                                 */
+	int empty;      /* the one empty read-only directory that covers masked directories                 */
+};
+
+struct op {
+	const char *name;
+	int words; /* how many follow the name */
+	int (*run)(struct container *c, char **word);
+};
+
+extern const struct op mount_ops[], process_ops[]; /* each ends with a NULL name */
+
+/* Opens `path` inside the root as O_PATH, never leaving it: symbolic links resolve within (RESOLVE_IN_ROOT). */
+int open_inside(struct container *c, const char *path, int flags, unsigned long long resolve);
+int resolve_program(struct container *c, char *path, size_t size);
+
+#endif

@@ -1,0 +1,444 @@
+/* The ops that make the process: its namespaces, cgroup, terminal, limits, identity, and what it may never do again. */
+#define _GNU_SOURCE
+#include "ops.h"
+#include "minirun.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <limits.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/keyctl.h>
+#include <linux/magic.h>
+#include <linux/seccomp.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/personality.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <termios.h>
+#include <unistd.h>
+
+#ifndef TIOCGPTPEER
+#define TIOCGPTPEER _IO('T', 0x41)
+#endif
+
+static int write_text(int fd, const char *text)
+{
+	ssize_t n = fd < 0 ? -1 : write(fd, text, strlen(text));
+	int error = errno;
+	if (fd >= 0)
+		close(fd);
+	errno = error;
+	return n < 0 ? -1 : 0;
+}
+
+/* --- namespaces and cgroup --- */
+
+/* join PATH: enters the namespace that the file stands for (/proc/PID/ns/net, /run/netns/NAME) */
+static int op_join(struct container *c, char **word)
+{
+	(void)c;
+	int fd = open(word[0], O_RDONLY | O_CLOEXEC);
+	int result = fd < 0 ? -1 : setns(fd, 0);
+	if (fd >= 0)
+		close(fd);
+	return result;
+}
+
+/* unshare FLAGS: hexadecimal CLONE_NEW*; the cgroup namespace is made here, after "cgroup", so that its root is there */
+static int op_unshare(struct container *c, char **word)
+{
+	(void)c;
+	return unshare((int)strtoul(word[0], NULL, 16));
+}
+
+/* enter FLAGS: namespaces of the process whose pidfd the spawner left beside the op list, all at once. By number it
+ * could not be named here: we are born in its PID namespace, where the host's numbers mean nothing. */
+static int op_enter(struct container *c, char **word)
+{
+	if (c->control < 0 || setns(c->control + 2, (int)strtoul(word[0], NULL, 16)) < 0)
+		return -1;
+	c->root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return c->root < 0 ? -1 : 0;
+}
+
+/* cgroup FILE: this process moves itself. In v1 a thread that writes "0" into `tasks` takes 0.04 ms, where moving
+ * another by `cgroup.procs` waits 10 ms for an RCU grace period. */
+static int op_cgroup(struct container *c, char **word)
+{
+	(void)c;
+	return write_text(open(word[0], O_WRONLY | O_CLOEXEC), "0");
+}
+
+static int op_hostname(struct container *c, char **word)
+{
+	(void)c;
+	return sethostname(word[0], strlen(word[0]));
+}
+
+static int op_domainname(struct container *c, char **word)
+{
+	(void)c;
+	return setdomainname(word[0], strlen(word[0]));
+}
+
+/* sysctl FILE VALUE: FILE below /proc/sys as the container sees it; on procfs and nowhere else */
+static int op_sysctl(struct container *c, char **word)
+{
+	char path[PATH_MAX];
+	struct statfs fs;
+	if ((size_t)snprintf(path, sizeof path, "proc/sys/%s", word[0]) >= sizeof path) {
+		errno = ENAMETOOLONG;
+		return -1;
+	}
+	/* RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS */
+	int fd = open_inside(c, path, O_WRONLY, 0x10 | 0x04);
+	if (fd >= 0 && (fstatfs(fd, &fs) < 0 || fs.f_type != PROC_SUPER_MAGIC)) {
+		close(fd);
+		errno = EXDEV;
+		return -1;
+	}
+	return write_text(fd, word[1]);
+}
+
+/* --- session and terminal --- */
+
+static int op_session(struct container *c, char **word)
+{
+	(void)c, (void)word;
+	return setsid() < 0 ? -1 : 0;
+}
+
+/* console UID: a pty of the container's own devpts becomes stdin, stdout, stderr and the controlling terminal; its
+ * master goes to the spawner. The other end comes from the master (TIOCGPTPEER), never from a path. */
+static int op_console(struct container *c, char **word)
+{
+	struct statfs fs;
+	int unlock = 0;
+	int master = open_inside(c, "dev/pts/ptmx", O_RDWR | O_NOCTTY, 0x10 | 0x04);
+	if (master < 0)
+		return -1;
+	if (fstatfs(master, &fs) < 0 || fs.f_type != DEVPTS_SUPER_MAGIC) {
+		errno = ENODEV;
+		return -1;
+	}
+	if (ioctl(master, TIOCSPTLCK, &unlock) < 0)
+		return -1;
+	int slave = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	if (slave < 0 || mr_send(c->control, MR_CONSOLE, 0, 0, &master, 1) < 0)
+		return -1;
+	close(master);
+	for (int i = 0; i < 3; i++)
+		if (dup2(slave, i) < 0)
+			return -1;
+	close(slave);
+	if (fchown(0, (uid_t)strtoul(word[0], NULL, 10), (gid_t)-1) < 0)
+		return -1;
+	return ioctl(0, TIOCSCTTY, 0);
+}
+
+/* console-device: the terminal is also /dev/console, as programs that log there expect */
+static int op_console_device(struct container *c, char **word)
+{
+	(void)word;
+	int parent = open_inside(c, "dev", O_PATH | O_DIRECTORY, 0x10 | 0x04);
+	if (parent < 0)
+		return -1;
+	int file = openat(parent, "console", O_CREAT | O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY, 0600);
+	if (file >= 0)
+		close(file);
+	int target = openat(parent, "console", O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	int tree = (int)syscall(SYS_open_tree, 0, "", 0x1000 /* AT_EMPTY_PATH */ | 1 /* OPEN_TREE_CLONE */ | O_CLOEXEC);
+	int result = tree < 0 || target < 0 ? -1 : (int)syscall(SYS_move_mount, tree, "", target, "", 0x04 | 0x40);
+	int error = errno;
+	close(parent);
+	close(target);
+	close(tree);
+	errno = error;
+	return result;
+}
+
+/* own-stdio UID: pipes made for the program belong to its user, so that it can open /dev/stdout again */
+static int op_own_stdio(struct container *c, char **word)
+{
+	(void)c;
+	struct stat st;
+	for (int fd = 0; fd < 3; fd++)
+		if (fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode) && fchown(fd, (uid_t)strtoul(word[0], NULL, 10), (gid_t)-1) < 0)
+			return -1;
+	return 0;
+}
+
+/* --- limits --- */
+
+/* rlimit NUMBER SOFT HARD: a hard limit above ours, which only CAP_SYS_RESOURCE may set, becomes ours */
+static int op_rlimit(struct container *c, char **word)
+{
+	(void)c;
+	struct rlimit now, limit = {strtoull(word[1], NULL, 10), strtoull(word[2], NULL, 10)};
+	int number = atoi(word[0]);
+	if (setrlimit(number, &limit) == 0)
+		return 0;
+	if (errno != EPERM || getrlimit(number, &now) < 0)
+		return -1;
+	limit.rlim_max = now.rlim_max;
+	if (limit.rlim_cur > limit.rlim_max)
+		limit.rlim_cur = limit.rlim_max;
+	return setrlimit(number, &limit);
+}
+
+static int op_oom_score(struct container *c, char **word)
+{
+	(void)c;
+	return write_text(open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC), word[0]);
+}
+
+static int op_personality(struct container *c, char **word)
+{
+	(void)c;
+	return personality(strtoul(word[0], NULL, 16)) < 0 ? -1 : 0;
+}
+
+/* --- identity --- */
+
+/* undumpable: from now on no process of the container may ptrace this one or follow its /proc links (CVE-2016-9962) */
+static int op_undumpable(struct container *c, char **word)
+{
+	(void)c, (void)word;
+	return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
+
+/* die-with-parent: after "user" and "caps", since a change of credentials clears it */
+static int op_die_with_parent(struct container *c, char **word)
+{
+	(void)c, (void)word;
+	return prctl(PR_SET_PDEATHSIG, 9, 0, 0, 0);
+}
+
+/* keyring NAME: a session keyring of its own; a kernel without keyrings has none to protect */
+static int op_keyring(struct container *c, char **word)
+{
+	(void)c;
+	long result = syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, word[0], 0, 0, 0);
+	return result < 0 && errno != ENOSYS && errno != EDQUOT ? -1 : 0;
+}
+
+/* bound MASK: capabilities outside the hexadecimal mask can never be gained again */
+static int op_bound(struct container *c, char **word)
+{
+	(void)c;
+	unsigned long long mask = strtoull(word[0], NULL, 16);
+	for (int capability = 0; capability < 64; capability++)
+		if (!(mask >> capability & 1) && prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0)
+			return errno == EINVAL ? 0 : -1; /* past the last one that this kernel knows */
+	return 0;
+}
+
+/* user UID GID GROUPS: GROUPS is "-" or "10,20"; exactly these, none of ours (CVE-2022-36109) */
+static int op_user(struct container *c, char **word)
+{
+	(void)c;
+	gid_t groups[1024];
+	size_t count = 0;
+	for (char *at = word[2]; *at && *at != '-'; at += *at == ',') {
+		if (count == sizeof groups / sizeof *groups) {
+			errno = E2BIG;
+			return -1;
+		}
+		groups[count++] = (gid_t)strtoul(at, &at, 10);
+	}
+	uid_t uid = (uid_t)strtoul(word[0], NULL, 10);
+	gid_t gid = (gid_t)strtoul(word[1], NULL, 10);
+	/* The permitted set survives the change of user; "caps" then cuts it to what is meant. */
+	if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0 || syscall(SYS_setgroups, count, groups) < 0)
+		return -1;
+	return syscall(SYS_setresgid, gid, gid, gid) < 0 ? -1 : (int)syscall(SYS_setresuid, uid, uid, uid);
+}
+
+/* caps EFFECTIVE PERMITTED INHERITABLE AMBIENT: hexadecimal masks */
+static int op_caps(struct container *c, char **word)
+{
+	(void)c;
+	unsigned long long set[4];
+	for (int i = 0; i < 4; i++)
+		set[i] = strtoull(word[i], NULL, 16);
+	struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+	struct __user_cap_data_struct data[2];
+	for (int half = 0; half < 2; half++) {
+		data[half].effective = (uint32_t)(set[0] >> (32 * half));
+		data[half].permitted = (uint32_t)(set[1] >> (32 * half));
+		data[half].inheritable = (uint32_t)(set[2] >> (32 * half));
+	}
+	if (syscall(SYS_capset, &header, data) < 0 || prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0)
+		return -1;
+	for (unsigned long capability = 0; capability < 64; capability++)
+		if (set[3] >> capability & 1 && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0) < 0)
+			return -1;
+	return 0;
+}
+
+static int op_no_new_privs(struct container *c, char **word)
+{
+	(void)c, (void)word;
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+}
+
+static struct sock_fprog filter;
+
+/* filter FILE: reads the BPF program of "seccomp" while the host's files are still there */
+static int op_filter(struct container *c, char **word)
+{
+	(void)c;
+	struct stat st;
+	int fd = open(word[0], O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -1;
+	size_t size = (size_t)st.st_size;
+	if (!S_ISREG(st.st_mode) || size == 0 || size % sizeof *filter.filter || size > BPF_MAXINSNS * sizeof *filter.filter) {
+		errno = EINVAL;
+		return -1;
+	}
+	filter.len = (unsigned short)(size / sizeof *filter.filter);
+	filter.filter = malloc(size);
+	ssize_t n = filter.filter ? read(fd, filter.filter, size) : -1;
+	close(fd);
+	return n == st.st_size ? 0 : -1;
+}
+
+/* seccomp FLAGS: hexadecimal SECCOMP_FILTER_FLAG_*; the last op but those that the filter would forbid */
+static int op_seccomp(struct container *c, char **word)
+{
+	(void)c;
+	return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, strtoul(word[0], NULL, 16), &filter);
+}
+
+/* --- the program --- */
+
+/* env NAME=VALUE */
+static int op_env(struct container *c, char **word)
+{
+	c->environment[c->environment_size++] = word[0];
+	return 0;
+}
+
+/* cwd PATH: verified, since a directory outside the root has no name inside it (CVE-2024-21626) */
+static int op_cwd(struct container *c, char **word)
+{
+	(void)c;
+	char path[PATH_MAX];
+	if (chdir(word[0]) < 0)
+		return -1;
+	long n = syscall(SYS_getcwd, path, sizeof path);
+	if (n > 0 && path[0] == '/')
+		return 0;
+	errno = n < 0 ? errno : ENOENT;
+	return -1;
+}
+
+static int op_umask(struct container *c, char **word)
+{
+	(void)c;
+	umask((mode_t)strtoul(word[0], NULL, 8));
+	return 0;
+}
+
+/* lookup: fails now, while someone listens, if the program is missing or not executable */
+static int op_lookup(struct container *c, char **word)
+{
+	(void)word;
+	char path[PATH_MAX];
+	return c->program ? resolve_program(c, path, sizeof path) : 0;
+}
+
+static int wait_for_start(struct container *c, int type, int point)
+{
+	struct mr_message message;
+	if (c->control < 0)
+		return 0; /* by hand there is nobody to wait for */
+	if (mr_send(c->control, type, point, 0, NULL, 0) < 0)
+		return -1;
+	if (mr_receive(c->control, &message, NULL, NULL) == 1 && message.type == MR_START)
+		return 0;
+	_exit(125); /* the spawner is gone */
+}
+
+/* ready: everything before it is done; the spawner says when to go on */
+static int op_ready(struct container *c, char **word)
+{
+	(void)word;
+	return wait_for_start(c, MR_READY, 0);
+}
+
+/* sync POINT: the spawner does its part (id maps, hooks) now */
+static int op_sync(struct container *c, char **word)
+{
+	return wait_for_start(c, MR_SYNC, atoi(word[0]));
+}
+
+/* fifo FILE: opens what "wait" waits on, while the host's files are still there. Reading does not block the open, and
+ * whoever starts us can tell by ENXIO that we are gone. */
+static int op_fifo(struct container *c, char **word)
+{
+	c->fifo = open(word[0], O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
+	return c->fifo < 0 ? -1 : 0;
+}
+
+/* wait: until a byte comes through the fifo */
+static int op_wait(struct container *c, char **word)
+{
+	(void)word;
+	char byte;
+	struct pollfd fifo = {.fd = c->fifo, .events = POLLIN};
+	do {
+		if (poll(&fifo, 1, -1) < 0 && errno != EINTR)
+			return -1;
+	} while (read(c->fifo, &byte, 1) != 1);
+	close(c->fifo);
+	return 0;
+}
+
+const struct op process_ops[] = {
+    {"join", 1, op_join},
+    {"unshare", 1, op_unshare},
+    {"enter", 1, op_enter},
+    {"cgroup", 1, op_cgroup},
+    {"hostname", 1, op_hostname},
+    {"domainname", 1, op_domainname},
+    {"sysctl", 2, op_sysctl},
+    {"session", 0, op_session},
+    {"console", 1, op_console},
+    {"console-device", 0, op_console_device},
+    {"own-stdio", 1, op_own_stdio},
+    {"rlimit", 3, op_rlimit},
+    {"oom-score", 1, op_oom_score},
+    {"personality", 1, op_personality},
+    {"undumpable", 0, op_undumpable},
+    {"die-with-parent", 0, op_die_with_parent},
+    {"keyring", 1, op_keyring},
+    {"bound", 1, op_bound},
+    {"user", 3, op_user},
+    {"caps", 4, op_caps},
+    {"no-new-privs", 0, op_no_new_privs},
+    {"filter", 1, op_filter},
+    {"seccomp", 1, op_seccomp},
+    {"env", 1, op_env},
+    {"cwd", 1, op_cwd},
+    {"umask", 1, op_umask},
+    {"lookup", 0, op_lookup},
+    {"ready", 0, op_ready},
+    {"sync", 1, op_sync},
+    {"fifo", 1, op_fifo},
+    {"wait", 0, op_wait},
+    {NULL, 0, NULL},
+};

@@ -1,0 +1,271 @@
+/* What Python cannot call by itself: netns, netlink sockets in another netns, sealed copies, spawning and attaching.
+ *
+ * Each function does one thing, takes numbers and strings, and returns -1 with errno. None keeps state. */
+#define _GNU_SOURCE
+#include "shim.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/netlink.h>
+#include <linux/openat2.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/inotify.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <termios.h>
+#include <unistd.h>
+
+/* Runs `work` with this process in the network namespace `target` (or a new one if -1), and comes back. The caller
+ * is the only thread; only the network namespace changes, so no file is looked up inside a container. */
+static int in_netns(int target, int (*work)(void *), void *argument)
+{
+	int home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	if (home < 0)
+		return -1;
+	int result = target < 0 ? unshare(CLONE_NEWNET) : setns(target, CLONE_NEWNET);
+	if (result == 0) {
+		result = work(argument);
+		int error = errno;
+		if (setns(home, CLONE_NEWNET) < 0)
+			_exit(125); /* to go on in the wrong namespace would be worse than anything */
+		errno = error;
+	}
+	int error = errno;
+	close(home);
+	errno = error;
+	return result;
+}
+
+struct new_netns {
+	const char *path; /* NULL: the namespace is there already */
+	const char *sysctls;
+	size_t size;
+};
+
+static int write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	ssize_t n = write(fd, text, strlen(text));
+	int error = errno;
+	close(fd);
+	errno = error;
+	return n < 0 ? -1 : 0;
+}
+
+static int set_up_netns(void *argument)
+{
+	struct new_netns *new = argument;
+	for (const char *at = new->sysctls; at < new->sysctls + new->size;) {
+		const char *value = at + strlen(at) + 1;
+		/* A kernel built without IPv6 lacks its files, and needs no switching off. */
+		if (write_file(at, value) < 0 && !(new->path && errno == ENOENT))
+			return -1;
+		at = value + strlen(value) + 1;
+	}
+	return new->path ? mount("/proc/self/ns/net", new->path, NULL, MS_BIND, NULL) : 0;
+}
+
+/* Makes a network namespace that lives as the file `path`, as `ip netns add` does. `sysctls` is a list of
+ * NUL-terminated pairs (file under /proc/sys, value) of `size` bytes, written inside before anyone else can enter. */
+int mr_netns_create(const char *path, const char *sysctls, size_t size)
+{
+	int fd = open(path, O_RDONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0444);
+	if (fd < 0)
+		return -1;
+	close(fd);
+	struct new_netns new = {path, sysctls, size};
+	if (in_netns(-1, set_up_netns, &new) == 0)
+		return 0;
+	int error = errno;
+	unlink(path);
+	errno = error;
+	return -1;
+}
+
+static int open_netlink(void *protocol)
+{
+	return socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, *(int *)protocol);
+}
+
+/* A netlink socket of `protocol` (NETLINK_ROUTE ...) in the network namespace of the descriptor `netns`, or in ours
+ * if -1. It stays in that namespace. Errors carry the kernel's text (NETLINK_EXT_ACK). */
+int mr_netlink_socket(int protocol, int netns)
+{
+	int one = 1;
+	int fd = netns < 0 ? open_netlink(&protocol) : in_netns(netns, open_netlink, &protocol);
+	if (fd >= 0) {
+		setsockopt(fd, SOL_NETLINK, NETLINK_EXT_ACK, &one, sizeof one);
+		setsockopt(fd, SOL_NETLINK, NETLINK_CAP_ACK, &one, sizeof one);
+		setsockopt(fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, &one, sizeof one);
+	}
+	return fd;
+}
+
+/* Writes files of /proc/sys/net in the network namespace `netns`; the pairs are as in mr_netns_create. */
+int mr_netns_write(int netns, const char *sysctls, size_t size)
+{
+	struct new_netns pairs = {NULL, sysctls, size};
+	return in_netns(netns, set_up_netns, &pairs);
+}
+
+/* openat2(2): `resolve` is RESOLVE_IN_ROOT (0x10), RESOLVE_NO_SYMLINKS (4) ... */
+int mr_open_inside(int root, const char *path, int flags, int mode, int resolve)
+{
+	struct open_how how = {.flags = (unsigned)(flags | O_CLOEXEC), .mode = (unsigned)mode, .resolve = (unsigned)resolve};
+	for (int tries = 0;; tries++) { /* EAGAIN: a rename raced with the look-up, which is safe to repeat */
+		int fd = (int)syscall(SYS_openat2, root, path, &how, sizeof how);
+		if (fd >= 0 || errno != EAGAIN || tries == 128)
+			return fd;
+	}
+}
+
+/* umount2(2) with MNT_DETACH, never through a symbolic link. */
+int mr_unmount(const char *path)
+{
+	return umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW);
+}
+
+/* A connected pair of SOCK_SEQPACKET sockets, close-on-exec. */
+int mr_socketpair(int pair[2])
+{
+	return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair);
+}
+
+/* An open lock file, held exclusively (flock(2)): until its last copy, in whatever process, is closed. With `create`
+ * the file must be new. Without `wait`, EWOULDBLOCK if another holds it. The file may have been removed by a former
+ * holder while we waited: then it is no longer the lock, and ENOENT says so. */
+int mr_lock(const char *path, int create, int wait)
+{
+	struct stat st;
+	int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | (create ? O_CREAT | O_EXCL : 0), 0600);
+	if (fd < 0)
+		return -1;
+	int result;
+	do
+		result = flock(fd, LOCK_EX | (wait ? 0 : LOCK_NB));
+	while (result < 0 && errno == EINTR);
+	if (result == 0 && fstat(fd, &st) == 0 && st.st_nlink > 0)
+		return fd;
+	int error = result < 0 ? errno : ENOENT;
+	close(fd);
+	errno = error;
+	return -1;
+}
+
+/* The names of the lock files in `directory` that nobody holds, NUL-terminated, into `names`. Returns their number. One
+ * call instead of three per file from Python keeps a start flat with a thousand containers. */
+int mr_dead_locks(const char *directory, char *names, size_t size)
+{
+	int count = 0;
+	size_t used = 0;
+	DIR *listing = opendir(directory);
+	if (!listing)
+		return errno == ENOENT ? 0 : -1;
+	for (struct dirent *entry; (entry = readdir(listing));) {
+		size_t length = strlen(entry->d_name) + 1;
+		if (entry->d_name[0] == '.' || used + length > size)
+			continue;
+		int fd = openat(dirfd(listing), entry->d_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+		if (fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) == 0) {
+			memcpy(names + used, entry->d_name, length);
+			used += length;
+			count++;
+		}
+		if (fd >= 0)
+			close(fd);
+	}
+	closedir(listing);
+	return count;
+}
+
+int mr_pidfd_open(int pid)
+{
+	return (int)syscall(SYS_pidfd_open, pid, 0);
+}
+
+/* An inotify(7) descriptor that becomes readable when the file is written to or renamed. */
+int mr_watch_file(const char *path)
+{
+	int fd = inotify_init1(IN_CLOEXEC);
+	if (fd >= 0 && inotify_add_watch(fd, path, IN_MODIFY | IN_MOVE_SELF) < 0) {
+		int error = errno;
+		close(fd);
+		errno = error;
+		return -1;
+	}
+	return fd;
+}
+
+int mr_terminal_size(int fd, int *rows, int *columns)
+{
+	struct winsize size;
+	if (ioctl(fd, TIOCGWINSZ, &size) < 0)
+		return -1;
+	*rows = size.ws_row;
+	*columns = size.ws_col;
+	return 0;
+}
+
+static void tell_size(int control, int terminal)
+{
+	int rows, columns;
+	if (mr_terminal_size(terminal, &rows, &columns) == 0)
+		mr_send(control, MR_WINSIZE, rows, columns, NULL, 0);
+}
+
+/* Follows a container through its monitor until it ends: passes signals (and, with a `terminal`, its size) on, and
+ * restores the terminal that the monitor made raw, should the monitor have died. Returns 1 and the wait status, 0 if
+ * the monitor closed first, -1 with errno. */
+int mr_follow(int control, int terminal, int forward_signals, int *status, int *oom)
+{
+	static const int passed[] = {SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH};
+	struct mr_message message = {0};
+	struct termios saved;
+	int result, have_saved = terminal >= 0 && tcgetattr(terminal, &saved) == 0;
+	sigset_t set, old;
+	sigemptyset(&set);
+	for (size_t i = 0; forward_signals && i < sizeof passed / sizeof *passed; i++)
+		sigaddset(&set, passed[i]);
+	sigprocmask(SIG_BLOCK, &set, &old);
+	int signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	struct pollfd polled[2] = {{.fd = control, .events = POLLIN}, {.fd = signals, .events = POLLIN}};
+	for (;;) {
+		struct signalfd_siginfo info;
+		result = poll(polled, 2, -1);
+		if (result < 0 && errno == EINTR)
+			continue;
+		if (result < 0)
+			break;
+		if (polled[1].revents && read(signals, &info, sizeof info) == sizeof info) {
+			if (info.ssi_signo == SIGWINCH && terminal >= 0)
+				tell_size(control, terminal);
+			else if (info.ssi_signo != SIGWINCH)
+				mr_send(control, MR_SIGNAL, (int)info.ssi_signo, 0, NULL, 0);
+		}
+		if (!polled[0].revents)
+			continue;
+		result = mr_receive(control, &message, NULL, NULL);
+		if (result <= 0 || message.type == MR_EXITED)
+			break;
+	}
+	int error = errno;
+	if (have_saved && result <= 0)
+		tcsetattr(terminal, TCSANOW, &saved);
+	close(signals);
+	sigprocmask(SIG_SETMASK, &old, NULL);
+	*status = message.a;
+	*oom = message.b;
+	errno = error;
+	return result;
+}

@@ -1,0 +1,20 @@
+/* What Python calls; each returns -1 with errno on failure. The same declarations stand in minirun/linux/ffi_build.py. */
+#ifndef MINIRUN_SHIM_H
+#define MINIRUN_SHIM_H
+
+#include "minirun.h"
+
+int mr_netns_create(const char *path, const char *sysctls, size_t size);
+int mr_netns_write(int netns, const char *sysctls, size_t size);
+int mr_netlink_socket(int protocol, int netns);
+int mr_open_inside(int root, const char *path, int flags, int mode, int resolve);
+int mr_unmount(const char *path);
+int mr_socketpair(int pair[2]);
+int mr_lock(const char *path, int create, int wait);
+int mr_dead_locks(const char *directory, char *names, size_t size);
+int mr_pidfd_open(int pid);
+int mr_watch_file(const char *path);
+int mr_terminal_size(int fd, int *rows, int *columns);
+int mr_follow(int control, int terminal, int forward_signals, int *status, int *oom);
+
+#endif

@@ -1,0 +1,250 @@
+/* Spawn minirun-init: one clone3 makes the namespaces, one execveat leaves the old program behind.
+ *
+ * Init is executed from a sealed memfd, never from a file: a container that reaches /proc/<pid>/exe of a process that
+ * enters it finds a copy that cannot be written (CVE-2019-5736).
+ */
+#define _GNU_SOURCE
+#include "minirun.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sched.h> /* struct clone_args */
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/sendfile.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef F_ADD_SEALS
+#define F_ADD_SEALS 1033
+#define F_SEAL_SEAL 1
+#define F_SEAL_SHRINK 2
+#define F_SEAL_GROW 4
+#define F_SEAL_WRITE 8
+#endif
+#ifndef AT_EMPTY_PATH
+#define AT_EMPTY_PATH 0x1000
+#endif
+
+#define MAX_FDS 4
+
+int mr_send(int sock, int type, int a, int b, const int *fds, int fd_count)
+{
+	struct mr_message message = {.type = type, .a = a, .b = b};
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(MAX_FDS * sizeof(int))];
+	} ancillary = {0};
+	struct iovec iov = {&message, sizeof message};
+	struct msghdr header = {.msg_iov = &iov, .msg_iovlen = 1};
+	if (fd_count > 0) {
+		header.msg_control = &ancillary;
+		header.msg_controllen = CMSG_SPACE(fd_count * sizeof(int));
+		struct cmsghdr *rights = CMSG_FIRSTHDR(&header);
+		rights->cmsg_level = SOL_SOCKET;
+		rights->cmsg_type = SCM_RIGHTS;
+		rights->cmsg_len = CMSG_LEN(fd_count * sizeof(int));
+		memcpy(CMSG_DATA(rights), fds, fd_count * sizeof(int));
+	}
+	return sendmsg(sock, &header, MSG_NOSIGNAL) == sizeof message ? 0 : -1;
+}
+
+int mr_receive(int sock, struct mr_message *message, int *fds, int *fd_count)
+{
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(MAX_FDS * sizeof(int))];
+	} ancillary;
+	struct iovec iov = {message, sizeof *message};
+	struct msghdr header = {
+	    .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &ancillary, .msg_controllen = sizeof ancillary};
+	int room = fd_count ? *fd_count : 0;
+	if (fd_count)
+		*fd_count = 0;
+	ssize_t length;
+	do
+		length = recvmsg(sock, &header, MSG_CMSG_CLOEXEC);
+	while (length < 0 && errno == EINTR);
+	if (length < 0)
+		return errno == ECONNRESET ? 0 : -1;
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(&header); c; c = CMSG_NXTHDR(&header, c)) {
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		int count = (int)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+		for (int i = 0; i < count; i++) {
+			int fd;
+			memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
+			if (fd_count && *fd_count < room)
+				fds[(*fd_count)++] = fd;
+			else
+				close(fd);
+		}
+	}
+	if (length == 0)
+		return 0;
+	if (length != sizeof *message) {
+		errno = EPROTO;
+		return -1;
+	}
+	return 1;
+}
+
+int mr_sealed_copy(const char *path)
+{
+	struct stat st;
+	int source = open(path, O_RDONLY | O_CLOEXEC);
+	if (source < 0)
+		return -1;
+	int copy = memfd_create("minirun-init", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (copy < 0 || fstat(source, &st) < 0)
+		goto fail;
+	for (off_t left = st.st_size; left > 0;) {
+		ssize_t n = sendfile(copy, source, NULL, left);
+		if (n <= 0) {
+			errno = n ? errno : EIO;
+			goto fail;
+		}
+		left -= n;
+	}
+	if (fcntl(copy, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0)
+		goto fail;
+	close(source);
+	return copy;
+fail:;
+	int error = errno;
+	if (copy >= 0)
+		close(copy);
+	close(source);
+	errno = error;
+	return -1;
+}
+
+int mr_open_process(const char *name)
+{
+	char path[64], text[1024];
+	int pid = atoi(name);
+	const char *wanted = strchr(name, ':');
+	int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (pidfd < 0)
+		return -1;
+	snprintf(path, sizeof path, "/proc/%d/stat", pid);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+	if (fd >= 0)
+		close(fd);
+	text[n < 0 ? 0 : n] = '\0';
+	char *at = strrchr(text, ')'); /* the program's name, before it, may contain anything */
+	for (int field = 2; at && field < 22; field++)
+		at = strchr(at + 1, ' ');
+	if (at && wanted && strtoull(at, NULL, 10) == strtoull(wanted + 1, NULL, 10))
+		return pidfd;
+	close(pidfd);
+	errno = ESRCH;
+	return -1;
+}
+
+/* Puts `fd` at `number`, open across exec. Every other descriptor of ours is close-on-exec. */
+static int place(int fd, int number)
+{
+	if (fd == number)
+		return fcntl(fd, F_SETFD, 0);
+	return dup2(fd, number);
+}
+
+/* In the child. Only system calls from here to exec: the parent may be Python. */
+static void enter(struct mr_spawn *s, int control)
+{
+	/* Descriptors that stand where others must go are first moved out of the way. */
+	int high = 3 + s->keep + 4;
+	int ops = fcntl(s->ops, F_DUPFD_CLOEXEC, high);
+	int init = fcntl(s->init, F_DUPFD_CLOEXEC, high);
+	int wire = fcntl(control, F_DUPFD_CLOEXEC, high);
+	int pidns = s->pidns < 0 ? -1 : fcntl(s->pidns, F_DUPFD_CLOEXEC, high);
+	int stdio[3];
+	for (int i = 0; i < 3; i++)
+		stdio[i] = fcntl(s->stdio[i], F_DUPFD_CLOEXEC, high);
+	for (int i = 0; i < 3; i++)
+		if (stdio[i] < 0 || place(stdio[i], i) < 0)
+			return;
+	int control_at = 3 + s->keep, ops_at = control_at + 1;
+	for (int i = 0; i < s->keep; i++)
+		if (fcntl(3 + i, F_SETFD, 0) < 0)
+			return;
+	if (wire < 0 || ops < 0 || init < 0 || place(wire, control_at) < 0 || place(ops, ops_at) < 0)
+		return;
+	if (pidns >= 0 && place(pidns, ops_at + 1) < 0)
+		return;
+	sigset_t none;
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	for (int number = 1; number < 65; number++) /* an ignored signal would stay ignored across exec */
+		if (number != SIGKILL && number != SIGSTOP)
+			signal(number, SIG_DFL);
+	char keep[12];
+	int value = s->keep, at = sizeof keep;
+	keep[--at] = '\0';
+	do
+		keep[--at] = (char)('0' + value % 10);
+	while ((value /= 10) > 0);
+	char *argv[] = {"minirun-init", "--spawned", keep + at, NULL};
+	char *envp[] = {NULL};
+	syscall(SYS_execveat, init, "", argv, envp, AT_EMPTY_PATH);
+}
+
+/* clone3, with the PID namespace of our children switched for this one call: a process cannot move into another PID
+ * namespace, only be born there, and this way it is our own child, not our grandchild (setns(2), pid_namespaces(7)). */
+static pid_t clone_into(int pidns, struct clone_args *args)
+{
+	if (pidns < 0)
+		return (pid_t)syscall(SYS_clone3, args, sizeof *args);
+	int home = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
+	if (home < 0)
+		return -1;
+	pid_t pid = setns(pidns, CLONE_NEWPID) < 0 ? -1 : (pid_t)syscall(SYS_clone3, args, sizeof *args);
+	if (pid == 0)
+		return 0;
+	int error = errno;
+	if (setns(home, CLONE_NEWPID) < 0)
+		_exit(125);
+	close(home);
+	errno = error;
+	return pid;
+}
+
+int mr_spawn(struct mr_spawn *s)
+{
+	int pair[2];
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return -1;
+	s->pidfd = -1;
+	struct clone_args args = {
+	    .flags = s->namespaces | CLONE_PIDFD,
+	    .pidfd = (uintptr_t)&s->pidfd,
+	    .exit_signal = SIGCHLD,
+	};
+	if (s->cgroup >= 0) {
+		args.flags |= CLONE_INTO_CGROUP;
+		args.cgroup = (uint64_t)s->cgroup;
+	}
+	pid_t pid = clone_into(s->pidns, &args);
+	if (pid == 0) {
+		enter(s, pair[1]);
+		mr_send(pair[1], MR_FAILED, -1, errno, NULL, 0);
+		_exit(125);
+	}
+	int error = errno;
+	close(pair[1]);
+	if (pid < 0) {
+		close(pair[0]);
+		errno = error;
+		return -1;
+	}
+	s->control = pair[0];
+	return pid;
+}

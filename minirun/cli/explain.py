@@ -1,0 +1,43 @@
+"""``minirun explain run ...``: the plan of exactly that run, as numbered shell commands, and nothing done."""
+
+from __future__ import annotations
+
+import sys
+
+from minirun.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+TEXT = """usage: minirun explain run [OPTIONS] IMAGE [COMMAND [ARG...]]
+       minirun explain network create [--subnet CIDR] NAME
+
+Print the steps of a command as the shell commands that you would type. The same objects do them in `run`.
+
+examples:
+  minirun explain run --net br0 alpine sh
+  minirun explain run --name box alpine sleep 60 | sudo sh
+"""
+
+
+def run(argv: Sequence[str]) -> int:
+    """``minirun explain``."""
+    if not argv or argv[0] in ("--help", "-h"):
+        sys.stdout.write(TEXT)
+        return 0 if argv else 125
+    from minirun.engine import explain
+
+    if argv[0] == "run":
+        from minirun.cli.run import understand_arguments
+
+        sys.stdout.write(explain.script(explain.run(understand_arguments(argv[1:]))))
+    elif list(argv[:2]) == ["network", "create"]:
+        from minirun.cli.network import understand_create
+
+        sys.stdout.write(explain.script(explain.network(*understand_create(argv[2:]))))
+    else:
+        raise UsageError(
+            f"explain {' '.join(argv[:2])}", "cannot be explained", "explain run, or explain network create"
+        )
+    return 0

@@ -1,0 +1,74 @@
+"""``minirun logs``."""
+
+from __future__ import annotations
+
+import sys
+
+from minirun.cli.arguments import Option, Values, help_text, parse, store
+from minirun.engine import logs
+from minirun.engine.options import whole
+from minirun.engine.record import find
+from minirun.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+OPTIONS = [
+    Option("-f --follow", "", store("follow"), "go on with what it prints, until it ends"),
+    Option("-n --tail", "N", store("tail"), "only the last N lines"),
+    Option("-t --timestamps", "", store("timestamps"), "begin each line with its time"),
+]
+
+
+def run(argv: Sequence[str]) -> int:
+    """Show what a container printed, standard output to standard output, standard error to standard error."""
+    if "--help" in argv:
+        sys.stdout.write(help_text("logs [-f] [--tail N] CONTAINER", "Show what a container printed.", OPTIONS))
+        return 0
+    target = Values(follow=False, tail=None, timestamps=False)
+    operands = parse(argv, OPTIONS, target)
+    if len(operands) != 1:
+        raise UsageError("logs", "takes one container", "minirun logs [-f] [--tail N] CONTAINER")
+    tail = None if target.tail in (None, "all") else whole(target.tail, "--tail")
+    container = find(operands[0])
+    container.record()
+    writer = _Writer(target.timestamps)
+    try:
+        file = open(f"{container.home}/log", "rb")
+    except FileNotFoundError:
+        return 0
+    with file:
+        before = [*logs.history(container), *logs.entries(file)]
+        writer.write(before if tail is None else _last(before, tail))
+        if target.follow:
+            for entry in logs.follow(container, file):
+                writer.write([entry])
+    return 0
+
+
+def _last(entries: list[logs.Entry], count: int) -> list[logs.Entry]:
+    """The entries of the last ``count`` lines; a line may have come in several parts."""
+    kept = len(entries)
+    ends = 0
+    while kept and ends <= count:
+        if entries[kept - 1].text.endswith(b"\n") or kept == len(entries):
+            ends += 1
+        if ends <= count:
+            kept -= 1
+    return entries[kept:]
+
+
+class _Writer:
+    def __init__(self, timestamps: bool) -> None:
+        self.timestamps = timestamps
+        self.fresh = {"stdout": True, "stderr": True}  # the next entry of the stream begins a line
+
+    def write(self, entries: Iterable[logs.Entry]) -> None:
+        for entry in entries:
+            stream = sys.stdout if entry.stream == "stdout" else sys.stderr
+            if self.timestamps and self.fresh[entry.stream]:
+                stream.buffer.write(f"{entry.time} ".encode())
+            stream.buffer.write(entry.text)
+            self.fresh[entry.stream] = entry.text.endswith(b"\n")
+            stream.buffer.flush()

@@ -1,0 +1,157 @@
+"""Entry: find the command, clean up after dead ones, run it, and turn errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from minirun import __version__, store
+from minirun.errors import MinirunError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# command: (module, function, one line of help); modules are imported when their command is called
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "run": ("run", "run", "run a command in a new container"),
+    "exec": ("exec", "run", "run a command in a running container"),
+    "ps": ("containers", "ps", "list containers"),
+    "logs": ("logs", "run", "show what a container printed"),
+    "stop": ("containers", "stop", "end containers: the stop signal, time, SIGKILL"),
+    "kill": ("containers", "kill", "send a signal to containers"),
+    "rm": ("containers", "rm", "remove containers"),
+    "wait": ("containers", "wait", "wait for containers to end, print their exit codes"),
+    "inspect": ("inspect", "run", "show all about containers, images or networks as JSON"),
+    "stats": ("stats", "run", "show what containers use of their limits"),
+    "images": ("images", "images", "list images"),
+    "image": ("images", "run", "build, list, inspect and remove images"),
+    "network": ("network", "run", "create, list, inspect and remove networks"),
+    "explain": ("explain", "run", "print a command's steps as the shell commands that you would type"),
+    "doctor": ("doctor", "run", "say what this machine lacks, and what was left behind"),
+    "oci": ("oci", "run", "be an OCI runtime: create, start, state, kill, delete on a bundle"),
+    "version": ("main", "version", "show the version"),
+}
+_HIDDEN = {"cleanup": ("cleanup", "run", "")}
+_WITHOUT_ROOT = ("version", "explain", "doctor")
+_NO_RECONCILE = ("cleanup", "version", "explain", "oci")
+
+
+def usage() -> str:
+    """The text of ``minirun --help``."""
+    lines = [
+        "usage: minirun [--debug] [--root DIR] [--state DIR] COMMAND ...",
+        "",
+        "A container is really just a process. minirun makes one, and shows how.",
+        "",
+        "commands:",
+        *(f"  {name:<10}{text}" for name, (_, _, text) in COMMANDS.items()),
+        "",
+        "options:",
+        "  --debug      on an error, show the Python traceback",
+        f"  --root DIR   what lasts: images, layers, containers (MINIRUN_ROOT; {store.root})",
+        f"  --state DIR  what lives: processes, leases (MINIRUN_STATE; {store.state})",
+        "",
+        "`minirun COMMAND --help` tells more.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def version(argv: Sequence[str]) -> int:
+    """``minirun version``."""
+    say(f"minirun {__version__}")
+    return 0
+
+
+def say(text: str) -> None:
+    """Print a line."""
+    sys.stdout.write(text + "\n")
+
+
+def self_command() -> list[str]:
+    """The words that run this program again."""
+    if sys.flags.no_site:  # our own launcher, which knows where the package is
+        return [os.path.abspath(sys.argv[0])]
+    return [sys.executable, "-m", "minirun"]
+
+
+def _globals(argv: list[str]) -> tuple[list[str], bool]:
+    debug = False
+    while argv and argv[0].startswith("-"):
+        word, equals, value = argv.pop(0).partition("=")
+        if word == "--debug":
+            debug = True
+        elif word in ("--root", "--state"):
+            if not equals and not argv:
+                raise UsageError(f"option {word}", "needs a value")
+            path = os.path.abspath(value if equals else argv.pop(0))
+            setattr(store, word[2:], path)
+            os.environ[f"MINIRUN_{word[2:].upper()}"] = path
+        elif word in ("--version", "-v"):
+            argv[:] = ["version"]
+        elif word in ("--help", "-h"):
+            argv[:] = ["help"]
+        else:
+            raise UsageError(f"unknown option {word}", "", "see minirun --help")
+    return argv, debug
+
+
+def dispatch(argv: list[str]) -> int:
+    """Run one command and return its exit code."""
+    if not argv or argv[0] == "help":
+        sys.stdout.write(usage())
+        return 0 if argv else 125
+    name, rest = argv[0], argv[1:]
+    command = COMMANDS.get(name) or _HIDDEN.get(name)
+    if command is None:
+        raise UsageError(f"unknown command {name!r}", "", "see minirun --help")
+    if os.geteuid() != 0 and name not in _WITHOUT_ROOT and not {"--help", "-h"}.intersection(rest):
+        raise MinirunError(f"minirun {name} needs root", "", f"sudo minirun {name} ...")
+    if name not in _NO_RECONCILE and os.path.exists(f"{store.state}/locks"):
+        from minirun.engine import lifecycle
+
+        for problem in lifecycle.reconcile():
+            sys.stderr.write(f"minirun: {problem}\n")
+    module = __import__(f"minirun.cli.{command[0]}", fromlist=[command[1]])
+    result: int = getattr(module, command[1])(rest)
+    return result
+
+
+def main() -> None:
+    """The whole program. Ends with os._exit: nothing of Python's own needs taking down, and it saves a millisecond."""
+    debug = False
+    try:
+        argv, debug = _globals(sys.argv[1:])
+        code = dispatch(argv)
+        sys.stdout.flush()
+    except MinirunError as error:
+        code = error.exit_code
+        _complain(str(error), debug)
+    except BrokenPipeError:
+        code = 141
+    except KeyboardInterrupt:
+        code = 130
+    except OSError as error:
+        code = 125
+        _complain(f"{error.filename or 'system call'}: {error.strerror or error}", debug)
+    except Exception as error:  # a defect of ours: still one line, and the traceback for whoever asks
+        code = 125
+        _complain(
+            f"internal error: {type(error).__name__}: {error}; please report it with the output of --debug", debug
+        )
+    try:
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def _complain(text: str, debug: bool) -> None:
+    try:
+        sys.stdout.flush()
+        if debug:
+            import traceback
+
+            traceback.print_exc()
+        sys.stderr.write("minirun: " + text.replace("\n", " ") + "\n")
+    except OSError:
+        pass

@@ -1,0 +1,86 @@
+"""``minirun network create|ls|inspect|rm``."""
+
+from __future__ import annotations
+
+import sys
+
+from minirun.cli import table
+from minirun.cli.arguments import Option, Values, help_text, parse, store
+from minirun.engine.record import check_name
+from minirun.errors import MinirunError, UsageError
+from minirun.network import bridge
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+USAGE = "network create [--subnet CIDR] NAME | ls [-q] | inspect NAME... | rm NAME..."
+CREATE = [Option("--subnet", "CIDR", store("subnet"), "such as 10.201.7.0/24 (default: the next free one)")]
+LIST = [
+    Option("-q --quiet", "", store("quiet"), "only names"),
+    Option("--format", "json", store("format"), "one JSON object a line"),
+]
+
+
+def understand_create(argv: Sequence[str]) -> tuple[str, str | None]:
+    """Name and subnet of ``network create``. Raises UsageError."""
+    target = Values(subnet=None)
+    operands = parse(argv, CREATE, target)
+    if len(operands) != 1:
+        raise UsageError("network create", "takes one name", "minirun network create [--subnet CIDR] NAME")
+    return check_name(operands[0], "network name"), target.subnet
+
+
+def _create(argv: Sequence[str]) -> int:
+    network = bridge.create(*understand_create(argv))
+    sys.stdout.write(f"{network['name']}\n")
+    return 0
+
+
+def _list(argv: Sequence[str]) -> int:
+    target = Values(quiet=False, format="table")
+    parse(argv, LIST, target)
+    table.check_format(target.format)
+    networks = bridge.listing()
+    if target.quiet:
+        sys.stdout.write("".join(f"{network['name']}\n" for network in networks))
+    elif target.format == "json":
+        table.json_lines(networks)
+    else:
+        rows = [[n["name"], n["bridge"], n["subnet"], n["gateway"]] for n in networks]
+        table.write(["NAME", "BRIDGE", "SUBNET", "GATEWAY"], rows)
+    return 0
+
+
+def _inspect(argv: Sequence[str]) -> int:
+    from minirun.cli import inspect
+
+    return inspect.run(["--type", "network", *argv])
+
+
+def _remove(argv: Sequence[str]) -> int:
+    code = 0
+    if not argv:
+        raise UsageError("network rm", "a name is missing", "minirun network ls lists them")
+    for name in argv:
+        try:
+            bridge.remove(check_name(name, "network name"))
+            sys.stdout.write(f"{name}\n")
+        except MinirunError as error:
+            sys.stderr.write(f"minirun: {error}\n")
+            code = error.exit_code
+    return code
+
+
+VERBS = {"create": _create, "ls": _list, "list": _list, "inspect": _inspect, "rm": _remove}
+
+
+def run(argv: Sequence[str]) -> int:
+    """``minirun network``."""
+    if not argv or argv[0] in ("--help", "-h") or "--help" in argv[1:]:
+        sys.stdout.write(help_text(USAGE, "Create, list, inspect and remove networks.", CREATE))
+        return 0 if argv else 125
+    verb = VERBS.get(argv[0])
+    if verb is None:
+        raise UsageError(f"network {argv[0]}", "unknown", f"minirun {USAGE}")
+    return verb(argv[1:])

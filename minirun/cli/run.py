@@ -1,0 +1,167 @@
+"""``minirun run``, and the table of its options, which ``explain run`` shares."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from minirun.cli.arguments import Option, collect, help_text, parse, store
+from minirun.cli.main import self_command
+from minirun.engine import options as understand
+from minirun.engine.options import RunOptions
+from minirun.engine.record import check_name
+from minirun.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+
+def _set(attribute: str, convert: Callable[[str], Any]) -> Callable[[Any, Any], None]:
+    def apply(target: Any, value: Any) -> None:
+        setattr(target, attribute, convert(value))
+
+    return apply
+
+
+def _add(attribute: str, convert: Callable[[str], Any]) -> Callable[[Any, Any], None]:
+    def apply(target: Any, value: Any) -> None:
+        getattr(target, attribute).append(convert(value))
+
+    return apply
+
+
+def add_env(target: Any, text: str) -> None:
+    """``-e NAME=VALUE``, or ``-e NAME`` for our own variable, if it is set."""
+    name, equals, value = text.partition("=")
+    if not name:
+        raise UsageError(f"-e {text!r}", "the name is missing", "write NAME=VALUE")
+    if equals:
+        target.env[name] = value
+    elif name in os.environ:
+        target.env[name] = os.environ[name]
+
+
+def _add_label(target: RunOptions, text: str) -> None:
+    name, _, value = text.partition("=")
+    target.labels[name] = value
+
+
+def _add_ports(target: RunOptions, text: str) -> None:
+    from minirun.network import ports
+
+    target.ports += ports.parse(text)
+
+
+def _security(target: RunOptions, text: str) -> None:
+    name, _, value = text.replace(":", "=", 1).partition("=")
+    if (name, value) == ("seccomp", "unconfined"):
+        target.seccomp = False
+    elif name == "no-new-privileges" and value in ("", "true", "false"):
+        target.no_new_privileges = value != "false"
+    else:
+        raise UsageError(f"--security-opt {text!r}", "", "known: seccomp=unconfined, no-new-privileges=false")
+
+
+OPTIONS: list[Option] = [
+    Option("-d --detach", "", store("detach"), "run in the background and print the container's id"),
+    Option("-i --interactive", "", store("interactive"), "keep standard input open"),
+    Option("-t --tty", "", store("tty"), "give the container a terminal"),
+    Option("--rm", "", store("remove"), "remove the container when it ends"),
+    Option("--name", "NAME", _set("name", check_name), "name the container (default: the beginning of its id)"),
+    Option(
+        "--net --network", "NETWORK", store("network"), "a network, made at first use; or none, or host (default br0)"
+    ),
+    Option("-p --publish", "[IP:]HOST:CONTAINER[/PROTO]", _add_ports, "let a port of the host lead into the container"),
+    Option("-e --env", "NAME[=VALUE]", add_env, "set an environment variable"),
+    Option("-w --workdir", "DIR", store("workdir"), "working directory in the container"),
+    Option("-u --user", "USER[:GROUP]", store("user"), "names of the container's own files, or numbers"),
+    Option("--group-add", "GROUP", collect("groups"), "a further group"),
+    Option("-h --hostname", "NAME", _set("hostname", lambda v: check_name(v, "--hostname")), "host name inside"),
+    Option("--entrypoint", "PROGRAM", store("entrypoint"), "instead of the image's; empty for none"),
+    Option("--read-only", "", store("read_only"), "make the root file system read-only"),
+    Option(
+        "-v --volume",
+        "SRC:DST[:ro]",
+        _add("volumes", lambda v: understand.volume(v, os.getcwd())),
+        "show a file or directory of the host in the container",
+    ),
+    Option("--tmpfs", "DIR[:OPTIONS]", _add("tmpfs", understand.tmpfs), "mount an empty file system in memory"),
+    Option("-m --memory", "SIZE", _set("memory", understand.memory), "limit of memory, such as 64m; no swap beyond it"),
+    Option("--cpus", "N", _set("cpus", understand.cpus), "limit of CPU time, such as 0.5"),
+    Option(
+        "--pids-limit",
+        "N",
+        _set("pids_limit", lambda v: understand.whole(v, "--pids-limit", -1)),
+        "limit of processes (default 2048; -1 for none)",
+    ),
+    Option("--cap-add", "CAP", collect("cap_add"), "give a capability, or ALL"),
+    Option("--cap-drop", "CAP", collect("cap_drop"), "take a capability away, or ALL"),
+    Option("--security-opt", "OPTION", _security, "seccomp=unconfined, no-new-privileges=false"),
+    Option("--stop-signal", "SIGNAL", store("stop_signal"), "what `stop` sends (default: the image's, or TERM)"),
+    Option(
+        "--stop-timeout",
+        "SECONDS",
+        _set("stop_timeout", lambda v: understand.whole(v, "--stop-timeout")),
+        "how long `stop` waits before SIGKILL (default 10)",
+    ),
+    Option("-l --label", "NAME=VALUE", _add_label, "note something about the container"),
+]
+
+USAGE = "run [OPTIONS] IMAGE [COMMAND [ARG...]]"
+EXAMPLES = (
+    "minirun run -it --rm alpine sh",
+    "minirun run -d --name web -p 8080:80 nginx",
+    "minirun run --rm -m 64m --cpus 0.5 --read-only --tmpfs /tmp alpine sh -c 'df; free'",
+)
+
+
+def understand_arguments(argv: Sequence[str]) -> RunOptions:
+    """The options of a command line, checked. Raises UsageError."""
+    options = RunOptions()
+    operands = parse(argv, OPTIONS, options, operands_first=False)
+    if not operands:
+        raise UsageError("run", "an image is missing", "minirun run [OPTIONS] IMAGE [COMMAND]")
+    options.image, options.command = operands[0], operands[1:]
+    if options.stop_signal:
+        from minirun.cli.signals import number
+
+        number(options.stop_signal)
+    if options.network not in ("none", "host"):
+        check_name(options.network, "--net")
+    return options
+
+
+def run(argv: list[str]) -> int:
+    """``minirun run``."""
+    if argv and argv[0] == "--help":
+        sys.stdout.write(help_text(USAGE, "Run a command in a new container.", OPTIONS, EXAMPLES))
+        return 0
+    from minirun.engine import run as engine
+
+    options = understand_arguments(argv)
+    if options.tty and options.interactive and not options.detach and not os.isatty(0):
+        raise UsageError("-t", "standard input is not a terminal", "leave out -t, or run it in a terminal")
+    image = engine.find_image(options.image, progress)
+    started = engine.start(image, options, self_command())
+    if options.detach:
+        sys.stdout.write(started.container.id + "\n")
+        return 0
+    code = started.follow()
+    if started.oom:
+        sys.stderr.write(f"minirun: {started.container.id[:12]} was killed for memory: {memory_line(options)}\n")
+    return code
+
+
+def memory_line(options: RunOptions) -> str:
+    """Which limit it was, for whoever was hit by it."""
+    if options.memory:
+        return f"it reached its limit of {options.memory >> 20} MiB (-m); give it more, or look for a leak"
+    return "the machine ran out of memory"
+
+
+def progress(text: str) -> None:
+    """A line of progress of something slow, on standard error."""
+    sys.stderr.write(f"minirun: {text}\n")
+    sys.stderr.flush()

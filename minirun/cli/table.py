@@ -1,0 +1,78 @@
+"""Tables, JSON and durations for people and for programs."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from minirun import strict_json
+from minirun.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+
+def write(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns as wide as their widest cell, three spaces apart."""
+    # A control character in a name or a command must not reach the terminal.
+    clean = [[_printable(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in [columns, *clean]) for i in range(len(columns))]
+    for row in [columns, *clean]:
+        sys.stdout.write("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+
+
+def json_lines(rows: Iterable[Any]) -> None:
+    """One JSON object a line, as ``docker ps --format json`` prints them."""
+    for row in rows:
+        sys.stdout.write(strict_json.dumps(row) + "\n")
+
+
+def pretty(value: Any) -> None:
+    """One JSON value, indented by four spaces as docker's inspect."""
+    import json
+
+    sys.stdout.write(json.dumps(value, indent=4, ensure_ascii=False) + "\n")
+
+
+def check_format(text: str) -> None:
+    """``--format`` knows "json" and "table"."""
+    if text not in ("json", "table"):
+        raise UsageError(f"--format {text!r}", "", "json or table")
+
+
+def ago(moment: float) -> str:
+    """How long ago, in the largest unit that makes sense: "5 seconds", "3 hours"."""
+    seconds = max(0, int(time.time() - moment))
+    for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}s"
+    return f"{seconds} second{'' if seconds == 1 else 's'}"
+
+
+def timestamp(moment: float) -> str:
+    """RFC 3339 in UTC, with nanoseconds, as docker's."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment)) + f".{int(moment % 1 * 1e9):09d}Z"
+
+
+def size(count: float) -> str:
+    """A number of bytes for people: "8.4MB" (powers of 1000, as docker's)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g}{unit}"
+        count /= 1000
+    return f"{count:.3g}TB"
+
+
+def binary_size(count: float) -> str:
+    """A number of bytes for people: "64MiB" (powers of 1024, as limits are given)."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.4g}{unit}"
+        count /= 1024
+    return f"{count:.4g}TiB"

@@ -1,0 +1,174 @@
+"""What ``inspect`` tells, in docker's shape where scripts grep it: Id, State.Pid, NetworkSettings.IPAddress ..."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from minirun.engine.record import Container
+from minirun.linux import cgroup
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from minirun.image.layout import Image
+
+
+def _time(moment: float | None) -> str:
+    if moment is None:
+        return "0001-01-01T00:00:00Z"  # docker's word for never
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment)) + f".{int(moment % 1 * 1e9):09d}Z"
+
+
+def container(container: Container) -> dict[str, Any]:
+    """Everything about one container."""
+    record = container.record()
+    status = container.status()
+    alive = status in ("created", "running", "paused")
+    return {
+        "Id": container.id,
+        "Created": _time(record["Created"]),
+        "Path": record["Args"][0],
+        "Args": record["Args"][1:],
+        "State": _state(container, status),
+        "Image": record["ImageId"],
+        "Name": record["Name"],
+        "ResolvConfPath": f"{container.live}/resolv.conf",
+        "HostsPath": f"{container.live}/hosts",
+        "LogPath": f"{container.home}/log",
+        "OCIConfigPath": f"{container.live}/config.json",
+        "HostConfig": {
+            "NetworkMode": record["Network"],
+            "AutoRemove": record["AutoRemove"],
+            "ReadonlyRootfs": record["ReadOnly"],
+            "Memory": record["Memory"],
+            "NanoCpus": int(record["Cpus"] * 1e9),
+            "PidsLimit": record["PidsLimit"],
+            "CgroupPath": record["CgroupPath"],
+            "PortBindings": _bindings(record["Ports"]),
+        },
+        "Limits": limits(container) if alive else {},
+        "Mounts": [
+            {"Type": "bind", "Source": source, "Destination": destination, "RW": flag != "ro"}
+            for source, destination, flag in record["Mounts"]
+        ],
+        "Config": {
+            "Hostname": record["Hostname"],
+            "User": record["User"],
+            "Env": record["Env"],
+            "Cmd": record["Args"],
+            "Image": record["Image"],
+            "WorkingDir": record["WorkingDir"],
+            "Tty": record["Tty"],
+            "OpenStdin": record["OpenStdin"],
+            "Labels": record["Labels"],
+            "StopSignal": record["StopSignal"],
+            "StopTimeout": record["StopTimeout"],
+        },
+        "NetworkSettings": _network(container, record, alive),
+    }
+
+
+def _state(container: Container, status: str) -> dict[str, Any]:
+    state, ended = container.state() or {}, container.exit() or {}
+    alive = status in ("created", "running", "paused")
+    started = None
+    if state:
+        started = os.stat(f"{container.live}/state.json").st_mtime
+    return {
+        "Status": "exited" if status == "stopped" else status,
+        "Running": status in ("running", "paused"),
+        "Paused": status == "paused",
+        "OOMKilled": bool(ended.get("oom")),
+        "Dead": False,
+        "Pid": state.get("pid", 0) if alive else 0,
+        "ExitCode": ended.get("code", 0),
+        "StartedAt": _time(started),
+        "FinishedAt": _time(ended.get("finished")),
+    }
+
+
+def _bindings(ports: list[list[Any]]) -> dict[str, list[dict[str, str]]]:
+    result: dict[str, list[dict[str, str]]] = {}
+    for address, host_port, container_port, protocol in ports:
+        binding = {"HostIp": address or "0.0.0.0", "HostPort": str(host_port)}
+        result.setdefault(f"{container_port}/{protocol}", []).append(binding)
+    return result
+
+
+def _network(container: Container, record: dict[str, Any], alive: bool) -> dict[str, Any]:
+    address = record["IPAddress"] if alive else ""
+    prefix = int(record["Subnet"].partition("/")[2] or 0) if address else 0
+    endpoint = {"Gateway": record["Gateway"] if address else "", "IPAddress": address, "IPPrefixLen": prefix}
+    return {
+        "Bridge": record["Network"] if address else "",
+        "SandboxID": container.id if alive else "",
+        "SandboxKey": f"/run/netns/{record['Name']}" if alive and record["Network"] != "host" else "",
+        "Ports": _bindings(record["Ports"]) if alive else {},
+        **endpoint,
+        "Networks": {record["Network"]: endpoint},
+    }
+
+
+def image(image: Image) -> dict[str, Any]:
+    """Everything about one image."""
+    return {
+        "Id": image.id,
+        "RepoTags": image.names,
+        "Created": image.created,
+        "Architecture": image.config.get("architecture"),
+        "Os": image.config.get("os"),
+        "Size": image.size,
+        "Config": image.config.get("config", {}),
+        "RootFS": {"Type": "layers", "Layers": image.config["rootfs"]["diff_ids"]},
+    }
+
+
+# control file of v1 (controller, name) and of v2
+_LIMITS = {
+    "Memory": ("memory", "memory.limit_in_bytes", "memory.max"),
+    "MemorySwap": ("memory", "memory.memsw.limit_in_bytes", "memory.swap.max"),
+    "CpuQuota": ("cpu", "cpu.cfs_quota_us", "cpu.max"),
+    "CpuPeriod": ("cpu", "cpu.cfs_period_us", ""),
+    "Pids": ("pids", "pids.max", "pids.max"),
+}
+_USAGE = {
+    "memory": ("memory", "memory.usage_in_bytes", "memory.current"),
+    "pids": ("pids", "pids.current", "pids.current"),
+}
+
+
+def limits(container: Container) -> dict[str, str]:
+    """The limits as the kernel has them, read back from the control files."""
+    return _read(container, _LIMITS)
+
+
+def usage(container: Container) -> dict[str, str]:
+    """What is used now: ``memory`` (bytes), ``pids``, ``cpu`` (nanoseconds since the start)."""
+    values = _read(container, _USAGE)
+    layout = cgroup.layout()
+    path = f"{cgroup.parent}/{container.id}"
+    try:
+        if layout.unified:
+            with open(f"{layout.directory(path)}/cpu.stat") as file:
+                values["cpu"] = f"{file.readline().split()[1]}000"
+        else:
+            with open(f"{layout.directory(path, 'cpuacct')}/cpuacct.usage") as file:
+                values["cpu"] = file.read().strip()
+    except OSError:
+        pass
+    return values
+
+
+def _read(container: Container, table: dict[str, tuple[str, str, str]]) -> dict[str, str]:
+    layout = cgroup.layout()
+    path = f"{cgroup.parent}/{container.id}"
+    values = {}
+    for name, (controller, v1, v2) in table.items():
+        try:
+            with open(f"{layout.directory(path, controller)}/{v2 if layout.unified else v1}") as file:
+                values[name] = file.read().strip()
+        except OSError:  # not on this machine, or the container has just ended
+            continue
+    return values

@@ -1,0 +1,193 @@
+"""The end of a container, whoever brings it: stop, kill, rm, the monitor's clean-up, and what a crash left.
+
+Everything ends in ``clean``: undo the plan in reverse, then forget what lived. It is idempotent, so that the command
+in front, the monitor's ``minirun cleanup`` and the next command's ``reconcile`` may each come first, or twice.
+"""
+
+from __future__ import annotations
+
+import os
+from time import time
+
+from minirun import step, store
+from minirun.engine import files  # noqa: F401  (a plan is made of its steps)
+from minirun.engine import record as records
+from minirun.engine.record import Container
+from minirun.errors import Conflict, MinirunError, NotFound
+from minirun.linux import cgroup, syscalls
+from minirun.linux.syscalls import Message
+from minirun.network import attach, bridge, ipam  # noqa: F401
+from minirun.runtime import process, resources  # noqa: F401  (the same)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    pass
+
+
+def clean(container: Container) -> None:
+    """Undo what lives of a container that has ended; ``--rm`` containers vanish altogether.
+
+    The caller holds the container's lock, itself or by inheritance.
+    """
+    failures = _undo_plan(container)
+    record = store.read_json(f"{container.home}/container.json") or {"AutoRemove": True, "Name": ""}
+    if record["AutoRemove"]:
+        forget(container, record["Name"])
+    if failures:
+        raise MinirunError(f"cleaning up container {container.id[:12]}", str(failures[0]), "minirun doctor --leaks")
+    store.remove_tree(container.live)
+    _unlink(container.lock_path)
+
+
+def _undo_plan(container: Container) -> list[Exception]:
+    records_of_steps = store.read_json(f"{container.live}/plan.json")
+    if records_of_steps is None:  # killed before the plan was written: an address may have been taken
+        for network in bridge.listing():
+            ipam.reconcile(network["name"], lambda owner: owner != container.id)
+        return []
+    return step.undo_all([step.load(item) for item in records_of_steps])
+
+
+def discard(container: Container) -> None:
+    """Take back a container that could not be started, whatever of it exists. Its plan was undone or never begun."""
+    record = store.read_json(f"{container.home}/container.json") or {"Name": ""}
+    _undo_plan(container)
+    forget(container, record["Name"])
+    store.remove_tree(container.live)
+    _unlink(container.lock_path)
+
+
+def forget(container: Container, name: str) -> None:
+    """Remove what lasts: the writable layer, the log, the name."""
+    if name:
+        records.free_name(name, container.id)
+    store.remove_tree(container.home)
+
+
+def reconcile() -> list[str]:
+    """Clean up after every command or monitor that died. Called at the start of every command.
+
+    Returns a line for each that could not be cleaned: one such must not keep people from using the others.
+    """
+    problems = []
+    for identity in syscalls.dead_locks(f"{store.state}/locks"):
+        container = Container(identity)
+        try:
+            lock = container.lock()
+        except (BlockingIOError, FileNotFoundError):
+            continue  # another command was quicker
+        try:
+            _note_kill(container)
+            clean(container)
+        except (MinirunError, OSError) as error:
+            problems.append(f"container {identity[:12]} cannot be cleaned up: {error}")
+        finally:
+            os.close(lock)
+    return problems
+
+
+def _note_kill(container: Container) -> None:
+    """A container whose monitor was killed died with it, by SIGKILL, and nobody noted it."""
+    if container.state() is not None and container.exit() is None:
+        ended = {"code": 137, "signal": 9, "oom": False, "finished": time()}
+        store.write_json(f"{container.home}/exit", ended)
+
+
+def connect(container: Container) -> int:
+    """A connection to the container's monitor; NotFound-like Conflict if it does not run."""
+    import _socket
+
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    try:
+        connection.connect(f"{container.live}/monitor.sock")
+    except (FileNotFoundError, ConnectionRefusedError):
+        connection.close()
+        raise Conflict(f"container {container.id[:12]} is not running") from None
+    return connection.detach()
+
+
+def signal(container: Container, number: int) -> None:
+    """Send a signal to the container's process 1."""
+    control = connect(container)
+    try:
+        syscalls.send(control, Message.SIGNAL, number)
+    finally:
+        os.close(control)
+
+
+def wait(container: Container) -> int:
+    """Wait until the container has ended and is cleaned up; its exit code."""
+    try:
+        os.close(container.lock(wait=True))
+    except FileNotFoundError:
+        pass
+    ended = container.exit()
+    if ended is None:
+        raise NotFound(f"container {container.id[:12]}", "it is gone, and nobody noted how it ended")
+    return int(ended["code"])
+
+
+def wait_or(container: Container, seconds: float) -> bool:
+    """Wait at most ``seconds`` for the end; whether it came."""
+    import select
+
+    try:
+        control = connect(container)
+    except Conflict:
+        return True
+    try:
+        poller = select.poll()
+        poller.register(control, select.POLLIN)
+        from time import monotonic
+
+        deadline = monotonic() + seconds
+        while (left := deadline - monotonic()) > 0 and poller.poll(left * 1000):
+            message = syscalls.receive(control)
+            if message is None or message.type == Message.EXITED:
+                return True
+        return False
+    finally:
+        os.close(control)
+
+
+def stop(container: Container, number: int, seconds: float) -> None:
+    """The stop signal, ``seconds`` of time, then SIGKILL; returns when everything is cleaned up."""
+    try:
+        if container.status() == "paused":
+            cgroup.freeze(f"{cgroup.parent}/{container.id}", False)
+        signal(container, number)
+        if not wait_or(container, seconds):
+            signal(container, 9)
+    except Conflict:
+        pass
+    _await_clean(container)
+
+
+def remove(container: Container, force: bool) -> None:
+    """Remove a stopped container; with ``force`` a running one too."""
+    record = container.record()
+    if os.path.exists(container.live) and container.exit() is None:
+        if not force:
+            raise Conflict(f"container {record['Name']} is running", "", f"minirun stop {record['Name']}, or rm -f")
+        stop(container, 9, 10)
+    _await_clean(container)
+    forget(container, record["Name"])
+
+
+def _await_clean(container: Container) -> None:
+    """Wait for whoever holds the lock to clean up; if it died over that, do it."""
+    try:
+        lock = container.lock(wait=True)
+    except FileNotFoundError:
+        return
+    try:
+        clean(container)
+    finally:
+        os.close(lock)
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

@@ -1,0 +1,128 @@
+"""The plan of one container: everything is decided here, and nothing is done.
+
+``explain`` prints the plan, ``run`` does it: the same objects, made by the same function.
+"""
+
+from __future__ import annotations
+
+import os
+
+from minirun.engine import spec, users
+from minirun.engine.files import Files
+from minirun.engine.options import RunOptions
+from minirun.engine.record import Container
+from minirun.errors import NotFound
+from minirun.linux import cgroup, seccomp
+from minirun.network import attach, names
+from minirun.runtime import init_ops, resources
+from minirun.runtime.process import Spawn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from minirun.image.layout import Image
+    from minirun.step import Step
+
+
+class Decided:
+    """What was decided about one container before its plan was made."""
+
+    __slots__ = ("address", "config", "network", "steps")
+
+    def __init__(
+        self, config: dict[str, Any], network: dict[str, Any] | None, address: str | None, steps: list[Step]
+    ) -> None:
+        self.config, self.network, self.address, self.steps = config, network, address, steps
+
+
+def make(
+    container: Container,
+    name: str,
+    image: Image,
+    options: RunOptions,
+    network: dict[str, Any] | None,
+    address: str | None,
+) -> Decided:
+    """The plan for ``container``; ``network`` and ``address`` are None without a network of ours."""
+    user = users.resolve(
+        image.config.get("config", {}).get("User", "") if options.user is None else options.user,
+        users.reader(reversed(image.layers)),
+        options.groups,
+    )
+    for source, _, _ in options.volumes:
+        if not os.path.exists(source):
+            raise NotFound(f"-v {source}", "no such file or directory on this machine", f"mkdir -p {source}")
+    netns = None if options.network == "host" else f"/run/netns/{name}"
+    cgroup_path = f"{cgroup.parent}/{container.id}"
+    config = spec.config(
+        container.id, image.config.get("config", {}), options, user, container.live, netns, f"/{cgroup_path}"
+    )
+    limits = resources.plan(cgroup_path, config["linux"]["resources"])
+    steps: list[Step] = [_files(container, name, config["hostname"], options, network, address)]
+    if network is not None and address is not None:
+        steps += attach.attach_steps(container.id, name, network, address, options.ports)
+    elif netns:
+        steps += attach.isolated_steps(container.id, name)
+    steps += [limits, _spawn(container, config, options, image, limits)]
+    return Decided(config, network, address, steps)
+
+
+def _files(
+    container: Container,
+    name: str,
+    hostname: str,
+    options: RunOptions,
+    network: dict[str, Any] | None,
+    address: str | None,
+) -> Files:
+    texts = []
+    if options.network != "host":
+        texts = [
+            [f"{container.live}/hosts", names.hosts(hostname, name, address)],
+            [f"{container.live}/hostname", f"{hostname}\n"],
+            [f"{container.live}/resolv.conf", names.resolv_conf() if network else ""],
+        ]
+    directories = [container.live, f"{container.live}/rootfs", f"{container.home}/upper", f"{container.home}/work"]
+    return Files(directories, texts)
+
+
+def _spawn(
+    container: Container, config: dict[str, Any], options: RunOptions, image: Image, limits: resources.Cgroup
+) -> Spawn:
+    layout = cgroup.layout()
+    flags, _ = init_ops.namespaces(config)
+    profile = config["linux"].get("seccomp")
+    # A thread of v1 moves itself by `tasks`; in v2 it is born in its cgroup (CLONE_INTO_CGROUP).
+    joined = [] if layout.unified else [f"{directory}/tasks" for directory in limits.directories]
+    ops = init_ops.create_ops(
+        config,
+        _overlay(container, image, options),
+        joined,
+        seccomp.filter_path(profile) if profile else None,
+        [["ready"], ["die-with-parent"]],
+    )
+    words = ["--id", container.id[:12], "--namespaces", hex(flags), "--log", f"{container.home}/log"]
+    words += ["--exit", f"{container.home}/exit", "--socket", f"{container.live}/monitor.sock"]
+    words += ["--needed", container.live, "--oom", _oom_file(layout, limits)]
+    if layout.unified:
+        words += ["--cgroup", limits.directories[0]]
+    words += ["--tty"] if options.tty else []
+    words += ["--stdin"] if options.interactive else []
+    return Spawn(words, ops, config["process"]["args"])
+
+
+def _overlay(container: Container, image: Image, options: RunOptions) -> list[str]:
+    """The layers and the container's own, joined in its mount namespace only: a crash leaves no mount on the host.
+
+    ``volatile`` (Linux 5.10) spares the sync of everything at the end, for a layer that is deleted then anyway.
+    """
+    home = container.home
+    data = f"lowerdir={':'.join(reversed(image.layers))},upperdir={home}/upper,workdir={home}/work"
+    return ["overlay", f"{container.live}/rootfs", data + (",volatile" if options.remove else "")]
+
+
+def _oom_file(layout: cgroup.Layout, limits: resources.Cgroup) -> str:
+    if layout.unified:
+        return f"{limits.directories[0]}/memory.events"
+    return next((f"{d}/memory.oom_control" for d in limits.directories if "/memory/" in d), "/dev/null")

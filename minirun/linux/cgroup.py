@@ -1,0 +1,168 @@
+"""Control groups in both layouts: one hierarchy per controller (v1), or one for all (v2).
+
+Which of the two it is is read from the mounts, never guessed from a version. A hybrid machine, where v2 is mounted
+beside v1 but v1 holds the controllers, counts as v1. See cgroups(7), and in the kernel's documentation
+admin-guide/cgroup-v1 and admin-guide/cgroup-v2.
+"""
+
+from __future__ import annotations
+
+import os
+
+from minirun.errors import Unsupported
+from minirun.linux import syscalls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+parent = os.environ.get("MINIRUN_CGROUP_PARENT", "minirun")
+
+# cpuset is left out until someone asks for it: in v1 a new cpuset holds no CPU and takes no process.
+V1_CONTROLLERS = ("memory", "cpu", "cpuacct", "pids", "devices", "freezer", "blkio")
+V1_ON_DEMAND = ("cpuset", "hugetlb", "net_cls", "net_prio", "rdma", "misc")
+
+
+class Layout:
+    """Where the controllers of this machine are mounted.
+
+    ``v1`` maps each v1 controller to its mount point; ``v2`` is the mount point of the v2 tree, or None. ``unified``
+    is true where v2 holds the controllers.
+    """
+
+    __slots__ = ("unified", "v1", "v2")
+
+    def __init__(self, v1: dict[str, str], v2: str | None) -> None:
+        self.v1, self.v2 = v1, v2
+        self.unified = v2 is not None and not v1
+
+    def controllers(self, on_demand: Iterable[str] = ()) -> list[str]:
+        """The v1 controllers that a container gets a directory in; [""] for the one directory of v2."""
+        if self.unified:
+            return [""]
+        return [name for name in (*V1_CONTROLLERS, *on_demand) if name in self.v1]
+
+    def directory(self, path: str, controller: str = "") -> str:
+        """The directory of cgroup ``path`` (such as ``minirun/4f2a``) for ``controller``, which v2 does not look at."""
+        base = self.v2 if self.unified else self.v1.get(controller)
+        if base is None:
+            raise Unsupported(f"cgroup controller {controller}", "it is not mounted", "mount cgroup2 at /sys/fs/cgroup")
+        return f"{base}/{path}"
+
+    def directories(self, path: str, on_demand: Iterable[str] = ()) -> list[str]:
+        """All directories of cgroup ``path``, without duplicates: two controllers may be mounted together."""
+        return list(dict.fromkeys(self.directory(path, name) for name in self.controllers(on_demand)))
+
+
+def layout(mountinfo: str = "/proc/self/mountinfo") -> Layout:
+    """Read the layout from proc_pid_mountinfo(5)."""
+    v1: dict[str, str] = {}
+    v2 = None
+    with open(mountinfo, "rb") as lines:
+        for line in lines:
+            if b" - cgroup" not in line:
+                continue
+            before, _, after = line.decode().partition(" - ")
+            mount_point = before.split(" ")[4]
+            kind, _, options = after.split(" ")[:3]
+            if kind == "cgroup2":
+                v2 = v2 or mount_point
+            elif kind == "cgroup":
+                for name in options.strip().split(","):
+                    if name in V1_CONTROLLERS or name in V1_ON_DEMAND:
+                        v1.setdefault(name, mount_point)
+    return Layout(v1, v2)
+
+
+def create(directory: str) -> None:
+    """Make a cgroup and those above it; in v2, hand every controller that is there down to it."""
+    try:
+        os.mkdir(directory, 0o755)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        create(os.path.dirname(directory))
+        os.mkdir(directory, 0o755)
+    _delegate(os.path.dirname(directory))
+
+
+def _delegate(directory: str) -> None:
+    """Enable all controllers of a v2 cgroup for its children; in v1 there is no such file, and nothing to do."""
+    control = f"{directory}/cgroup.subtree_control"
+    try:
+        with open(control) as enabled, open(f"{directory}/cgroup.controllers") as available:
+            missing = set(available.read().split()) - set(enabled.read().split())
+    except FileNotFoundError:
+        return
+    for name in sorted(missing):
+        try:
+            write(control, f"+{name}")
+        except OSError:
+            continue  # one that refuses (cpu, while real-time tasks are about) is reported by the limit that needs it
+
+
+def write(path: str, value: str) -> None:
+    """Write one value into a control file."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, value.encode())
+    finally:
+        os.close(descriptor)
+
+
+def processes(directory: str) -> list[int]:
+    """The pids in a cgroup (not in those below it); none if it does not exist."""
+    try:
+        with open(f"{directory}/cgroup.procs") as file:
+            return [int(line) for line in file]
+    except (FileNotFoundError, OSError):
+        return []
+
+
+def remove(directory: str) -> None:
+    """Kill whatever is in a cgroup and below, and remove it; gone already is fine."""
+    try:
+        os.rmdir(directory)
+    except FileNotFoundError:
+        return
+    except OSError:
+        _empty(directory)
+        os.rmdir(directory)
+
+
+def _empty(directory: str) -> None:
+    with os.scandir(directory) as inner:
+        for entry in inner:
+            if entry.is_dir(follow_symlinks=False):
+                remove(entry.path)
+    while pids := processes(directory):
+        for pid in pids:
+            _kill_and_wait(pid, directory)
+
+
+def _kill_and_wait(pid: int, directory: str) -> None:
+    """SIGKILL by pidfd, after a second look that the number still belongs to the cgroup."""
+    import select
+    from _signal import SIGKILL, pidfd_send_signal
+
+    try:
+        pidfd = syscalls.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        if pid in processes(directory):
+            pidfd_send_signal(pidfd, SIGKILL)
+            select.select([pidfd], [], [])
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(pidfd)
+
+
+def freeze(path: str, frozen: bool) -> None:
+    """Stop or continue every process of cgroup ``path`` (v1: freezer.state, v2: cgroup.freeze)."""
+    where = layout()
+    if where.unified:
+        write(f"{where.directory(path)}/cgroup.freeze", "1" if frozen else "0")
+    else:
+        write(f"{where.directory(path, 'freezer')}/freezer.state", "FROZEN" if frozen else "THAWED")

@@ -1,0 +1,50 @@
+"""Builds ``minirun.linux._shim``: the functions of csrc/shim.c and csrc/spawn.c, in cffi's API mode.
+
+API mode compiles the calls at build time: no parsing of C at start-up, 1 ms to import, and the C compiler checks every
+declaration below against csrc/shim.h.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cffi import FFI
+
+CSRC = Path(__file__).resolve().parents[2] / "csrc"
+
+DECLARATIONS = """
+    struct mr_message { int32_t type, a, b, c; };
+    struct mr_spawn {
+        uint64_t namespaces;
+        int cgroup, pidns, init, ops, stdio[3], keep;
+        int pidfd, control;
+    };
+    int mr_spawn(struct mr_spawn *spawn);
+    int mr_sealed_copy(const char *path);
+    int mr_send(int sock, int type, int a, int b, const int *fds, int fd_count);
+    int mr_receive(int sock, struct mr_message *message, int *fds, int *fd_count);
+
+    int mr_netns_create(const char *path, const char *sysctls, size_t size);
+    int mr_netns_write(int netns, const char *sysctls, size_t size);
+    int mr_netlink_socket(int protocol, int netns);
+    int mr_open_inside(int root, const char *path, int flags, int mode, int resolve);
+    int mr_unmount(const char *path);
+    int mr_socketpair(int pair[2]);
+    int mr_lock(const char *path, int create, int wait);
+    int mr_dead_locks(const char *directory, char *names, size_t size);
+    int mr_pidfd_open(int pid);
+    int mr_watch_file(const char *path);
+    int mr_terminal_size(int fd, int *rows, int *columns);
+    int mr_follow(int control, int terminal, int forward_signals, int *status, int *oom);
+"""
+
+ffibuilder = FFI()
+ffibuilder.cdef(DECLARATIONS)
+ffibuilder.set_source(
+    "minirun.linux._shim",
+    '#include "shim.h"',
+    sources=["csrc/shim.c", "csrc/spawn.c"],
+    depends=["csrc/shim.h", "csrc/minirun.h"],
+    include_dirs=["csrc"],
+    extra_compile_args=["-O2", "-Wall", "-Wextra", "-std=gnu11"],
+)

@@ -1,0 +1,307 @@
+"""Our own small rtnetlink(7): just the messages that a container's start needs, packed by hand.
+
+Every start speaks it, and a general library costs 140 ms to import, ten starts' worth; this module costs well under
+one. Messages are values: build some, hand them to ``Socket.ask`` together, and they cross to the kernel in one
+write(2). The kernel handles them in order, and goes on after one that failed: send together only what may.
+
+Constants bear the names of linux/netlink.h, linux/rtnetlink.h, linux/if_link.h and linux/if_addr.h.
+"""
+
+from __future__ import annotations
+
+import os
+from _struct import Struct
+
+from minirun.linux import syscalls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
+NLM_F_EXCL, NLM_F_CREATE = 0x200, 0x400
+NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
+NLMSG_ERROR, NLMSG_DONE, NLMSGERR_ATTR_MSG = 2, 3, 1
+NLA_F_NESTED, NLA_TYPE_MASK = 0x8000, 0x3FFF
+
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
+RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
+RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
+IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_NET_NS_FD = 20, 26, 28
+IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
+VETH_INFO_PEER, IFLA_BRPORT_MODE, IFLA_INET_CONF, IPV4_DEVCONF_TAG = 1, 4, 1, 12
+IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_TABLE = 1, 4, 5, 15
+RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_UNICAST, RTN_MULTICAST = 254, 4, 0, 1, 5
+AF_UNSPEC, AF_INET, AF_INET6 = 0, 2, 10
+IFF_UP = 1
+
+_BUFFER = 32768  # the kernel never fills a larger one when it dumps (netlink_dump, af_netlink.c)
+_header = Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
+_attribute = Struct("=HH")  # nlattr: length, type
+_link = Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
+_address = Struct("=BBBBi")  # ifaddrmsg: family, prefix length, flags, scope, index
+_route = Struct("=BBBBBBBBI")  # rtmsg: family, dst, src, tos, table, protocol, scope, type, flags
+_number = Struct("=I")
+_integer = Struct("=i")
+
+
+class Message:
+    """One request: its type, its flags and what follows the header; ``about`` names its object in an error."""
+
+    __slots__ = ("about", "body", "flags", "type")
+
+    def __init__(self, kind: int, flags: int, body: bytes, about: str = "") -> None:
+        self.type, self.flags, self.body, self.about = kind, flags | NLM_F_REQUEST, body, about
+
+    def packed(self, sequence: int) -> bytes:
+        """The message as the kernel reads it."""
+        return _header.pack(16 + len(self.body), self.type, self.flags, sequence, 0) + self.body
+
+
+def attribute(kind: int, value: bytes | str | int) -> bytes:
+    """One attribute: bytes as they are, text NUL-terminated, a number as u32; padded to 4 bytes."""
+    if isinstance(value, int):
+        value = _number.pack(value)
+    elif isinstance(value, str):
+        value = value.encode() + b"\0"
+    return _attribute.pack(4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def nested(kind: int, *inner: bytes) -> bytes:
+    """An attribute that holds attributes."""
+    return attribute(kind | NLA_F_NESTED, b"".join(inner))
+
+
+def attributes(data: bytes, start: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Each (type, value) of a packed list of attributes."""
+    while start + 4 <= len(data):
+        length, kind = _attribute.unpack_from(data, start)
+        yield kind & NLA_TYPE_MASK, data[start + 4 : start + length]
+        start += max(4, (length + 3) & ~3)
+
+
+class Socket:
+    """A netlink socket in our network namespace, or in the one at the path ``netns``."""
+
+    def __init__(self, protocol: int = syscalls.NETLINK_ROUTE, netns: str | None = None) -> None:
+        self.descriptor = syscalls.netlink_socket(protocol, netns)
+
+    def __enter__(self) -> Socket:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.descriptor)
+
+    def ask(self, *messages: Message) -> list[bytes]:
+        """Send the messages in one write and return the bodies of all replies, in order; a dump goes alone.
+
+        Raises OSError for the first message that failed, with the kernel's own text if it gave one.
+        """
+        return self._exchange(b"", messages, b"")
+
+    def transaction(self, begin: Message, messages: Sequence[Message], end: Message) -> None:
+        """Send messages that take effect together or not at all (nfnetlink's batch). Raises as ``ask`` does."""
+        self._exchange(begin.packed(0), messages, end.packed(len(messages) + 1))
+
+    def _exchange(self, before: bytes, messages: Sequence[Message], after: bytes) -> list[bytes]:
+        # Errors always come back; an acknowledgement only of the last, which therefore means "all were handled".
+        messages[-1].flags |= NLM_F_ACK
+        packed = b"".join(message.packed(number) for number, message in enumerate(messages, 1))
+        os.write(self.descriptor, before + packed + after)
+        bodies: list[bytes] = []
+        failure: OSError | None = None
+        while True:
+            for kind, flags, sequence, body in self._read():
+                if kind not in (NLMSG_ERROR, NLMSG_DONE):
+                    bodies.append(body)
+                    continue
+                number = -_integer.unpack_from(body)[0]
+                if number and failure is None:
+                    about = messages[sequence - 1].about if sequence else ""
+                    text = _kernel_text(flags, body) if kind == NLMSG_ERROR else ""
+                    failure = OSError(number, text or os.strerror(number), about or None)
+                if failure and sequence in (0, len(messages)):  # 0: the transaction as a whole
+                    raise failure
+                if sequence == len(messages):
+                    return bodies
+
+    def _read(self) -> Iterator[tuple[int, int, int, bytes]]:
+        data = os.read(self.descriptor, _BUFFER)
+        start = 0
+        while start + 16 <= len(data):
+            length, kind, flags, sequence, _ = _header.unpack_from(data, start)
+            yield kind, flags, sequence, data[start + 16 : start + length]
+            start += max(16, (length + 3) & ~3)
+
+
+def _kernel_text(flags: int, body: bytes) -> str:
+    """The sentence of NLMSGERR_ATTR_MSG; it follows the error and the request's header (its whole, if not capped)."""
+    if not flags & NLM_F_ACK_TLVS:
+        return ""
+    request = 16 if flags & NLM_F_CAPPED else (_number.unpack_from(body, 4)[0] + 3) & ~3
+    for kind, value in attributes(body, 4 + request):
+        if kind == NLMSGERR_ATTR_MSG:
+            return value.rstrip(b"\0").decode(errors="replace")
+    return ""
+
+
+def packed_address(text: str) -> bytes:
+    """An IPv4 or IPv6 address in network order."""
+    if ":" in text:
+        from _socket import inet_pton
+
+        return inet_pton(AF_INET6, text)
+    return bytes(int(part) for part in text.split("."))
+
+
+def packed_mac(text: str) -> bytes:
+    """The six bytes of an Ethernet address."""
+    return bytes.fromhex(text.replace(":", ""))
+
+
+def _link_message(kind: int, flags: int, name: str, *inner: bytes, set_flags: int = 0, change: int = 0) -> Message:
+    body = _link.pack(AF_UNSPEC, 0, 0, set_flags, change) + attribute(IFLA_IFNAME, name) + b"".join(inner)
+    return Message(kind, flags, body, name)
+
+
+def new_bridge(name: str, mac: str, mtu: int) -> Message:
+    """``ip link add NAME address MAC mtu MTU type bridge``; a pinned MAC does not follow the ports' MACs."""
+    kind = nested(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, "bridge"))
+    details = (attribute(IFLA_ADDRESS, packed_mac(mac)), attribute(IFLA_MTU, mtu), kind)
+    return _link_message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, name, *details)
+
+
+def new_veth(name: str, master: int, mtu: int, peer: str, netns: int, peer_mac: str) -> Message:
+    """A veth pair whose end ``name`` is up and a port of ``master``, and whose ``peer`` is born in ``netns`` (an fd).
+
+    All in one message, because each further change of a link that is up waits for RCU. The peer must not be up yet:
+    the kernel refuses that with ENOTCONN.
+    """
+    inside = (
+        _link.pack(AF_UNSPEC, 0, 0, 0, 0),
+        attribute(IFLA_IFNAME, peer),
+        attribute(IFLA_ADDRESS, packed_mac(peer_mac)),
+        attribute(IFLA_MTU, mtu),
+        attribute(IFLA_NET_NS_FD, netns),
+    )
+    data = nested(IFLA_INFO_DATA, attribute(VETH_INFO_PEER, b"".join(inside)))
+    details = (
+        attribute(IFLA_MTU, mtu),
+        attribute(IFLA_MASTER, master),
+        nested(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, "veth"), data),
+    )
+    return _link_message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, name, *details, set_flags=IFF_UP, change=IFF_UP)
+
+
+def set_port(name: str, alias: str) -> Message:
+    """Set a bridge port's alias and let it send a frame back where it came from (hairpin)."""
+    port = nested(IFLA_INFO_SLAVE_DATA, attribute(IFLA_BRPORT_MODE, b"\1"))
+    details = (attribute(IFLA_IFALIAS, alias.encode()), attribute(IFLA_INFO_SLAVE_KIND, "bridge"), port)
+    return _link_message(RTM_NEWLINK, 0, name, details[0], nested(IFLA_LINKINFO, *details[1:]))
+
+
+def set_alias(name: str, alias: str) -> Message:
+    """``ip link set NAME alias ALIAS``."""
+    return _link_message(RTM_SETLINK, 0, name, attribute(IFLA_IFALIAS, alias.encode()))
+
+
+def set_up(name: str) -> Message:
+    """``ip link set NAME up``."""
+    return _link_message(RTM_SETLINK, 0, name, set_flags=IFF_UP, change=IFF_UP)
+
+
+def delete_link(name: str) -> Message:
+    """``ip link del NAME``: 16-29 ms, because it waits for RCU."""
+    return _link_message(RTM_DELLINK, 0, name)
+
+
+def get_link(name: str) -> Message:
+    """Ask for one link; ENODEV if there is none. The kernel settles the link's carrier before it answers."""
+    return _link_message(RTM_GETLINK, 0, name)
+
+
+def get_links() -> Message:
+    """Ask for every link."""
+    return Message(RTM_GETLINK, NLM_F_DUMP, _link.pack(AF_UNSPEC, 0, 0, 0, 0), "links")
+
+
+def _address_message(kind: int, flags: int, index: int, address: str, prefix: int) -> Message:
+    packed = packed_address(address)
+    family = AF_INET if len(packed) == 4 else AF_INET6
+    body = _address.pack(family, prefix, 0, RT_SCOPE_UNIVERSE, index)
+    body += attribute(IFA_LOCAL, packed) + attribute(IFA_ADDRESS, packed)
+    if family == AF_INET and kind == RTM_NEWADDR and prefix < 31:
+        broadcast = int.from_bytes(packed, "big") | (1 << (32 - prefix)) - 1
+        body += attribute(IFA_BROADCAST, broadcast.to_bytes(4, "big"))
+    return Message(kind, flags, body, f"{address}/{prefix}")
+
+
+def add_address(index: int, address: str, prefix: int) -> Message:
+    """``ip addr add ADDRESS/PREFIX brd + dev INDEX``."""
+    return _address_message(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, index, address, prefix)
+
+
+def delete_address(index: int, address: str, prefix: int) -> Message:
+    """``ip addr del ADDRESS/PREFIX dev INDEX``."""
+    return _address_message(RTM_DELADDR, 0, index, address, prefix)
+
+
+def add_default_route(index: int, gateway: str) -> Message:
+    """``ip route add default via GATEWAY dev INDEX proto static``."""
+    packed = packed_address(gateway)
+    family = AF_INET if len(packed) == 4 else AF_INET6
+    body = _route.pack(family, 0, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0)
+    body += attribute(RTA_GATEWAY, packed) + attribute(RTA_OIF, index)
+    return Message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, body, f"default via {gateway}")
+
+
+def get_routes() -> Message:
+    """Ask for every IPv4 route of every table."""
+    return Message(RTM_GETROUTE, NLM_F_DUMP, _route.pack(AF_INET, 0, 0, 0, 0, 0, 0, 0, 0), "routes")
+
+
+class Link:
+    """What RTM_GETLINK told about a link."""
+
+    __slots__ = ("alias", "index", "kind", "mac", "master", "mtu", "name", "tag", "up")
+
+    def __init__(self, body: bytes) -> None:
+        _, _, self.index, flags, _ = _link.unpack_from(body)
+        self.up = bool(flags & IFF_UP)
+        found = dict(attributes(body, _link.size))
+        info = dict(attributes(found.get(IFLA_LINKINFO, b"")))
+        inet = dict(attributes(dict(attributes(found.get(IFLA_AF_SPEC, b""))).get(AF_INET, b"")))
+        self.name = _text(found[IFLA_IFNAME])
+        self.mac = found.get(IFLA_ADDRESS, b"").hex(":")
+        self.alias = _text(found.get(IFLA_IFALIAS, b""))
+        self.kind = _text(info.get(IFLA_INFO_KIND, b""))
+        self.master = int.from_bytes(found.get(IFLA_MASTER, b""), "little")
+        self.mtu = int.from_bytes(found.get(IFLA_MTU, b""), "little")
+        devconf = inet.get(IFLA_INET_CONF, b"")[4 * (IPV4_DEVCONF_TAG - 1) :][:4]
+        self.tag = int.from_bytes(devconf, "little")  # net.ipv4.conf.NAME.tag: a number for whoever wants one
+
+
+def find_link(socket: Socket, name: str) -> Link | None:
+    """The link of that name, or None."""
+    try:
+        return Link(socket.ask(get_link(name))[0])
+    except OSError as error:
+        if error.errno == 19:  # ENODEV
+            return None
+        raise
+
+
+def routes(socket: Socket) -> list[tuple[int, int, int]]:
+    """Every IPv4 route as (destination, prefix length, type), the kernel's own for local addresses included."""
+    result = []
+    for body in socket.ask(get_routes()):
+        _, prefix, _, _, _, _, _, kind, _ = _route.unpack_from(body)
+        destination = dict(attributes(body, _route.size)).get(RTA_DST, bytes(4))
+        result.append((int.from_bytes(destination, "big"), prefix, kind))
+    return result
+
+
+def _text(value: bytes) -> str:
+    return value.rstrip(b"\0").decode(errors="replace")

@@ -1,0 +1,186 @@
+"""The system calls that Python lacks, under their own names; the only module that imports the cffi module.
+
+Every function raises OSError with the errno of the call (and the path, where there is one).
+"""
+
+from __future__ import annotations
+
+import os
+
+from minirun.linux._shim import ffi, lib
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
+RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 2, 4, 8, 16
+
+
+def _raise(path: str | None = None) -> NoReturn:
+    number = ffi.errno
+    raise OSError(number, os.strerror(number), path)
+
+
+def _pairs(values: dict[str, str]) -> bytes:
+    return b"".join(part.encode() + b"\0" for pair in values.items() for part in pair)
+
+
+def netns_create(path: str, sysctls: dict[str, str]) -> None:
+    """Make a network namespace that lives as the file ``path``, as ``ip netns add`` does.
+
+    ``sysctls`` maps files (``/proc/sys/net/...``) to values, written inside before anyone else can enter; a file that
+    this kernel lacks is passed over. Raises FileExistsError if the name is taken.
+    """
+    packed = _pairs(sysctls)
+    if lib.mr_netns_create(path.encode(), packed, len(packed)) < 0:
+        _raise(path)
+
+
+def netns_write(path: str, sysctls: dict[str, str]) -> None:
+    """Write files of ``/proc/sys/net`` as they are seen in the network namespace at ``path``."""
+    packed = _pairs(sysctls)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if lib.mr_netns_write(descriptor, packed, len(packed)) < 0:
+            _raise(path)
+    finally:
+        os.close(descriptor)
+
+
+def netns_delete(path: str) -> None:
+    """Take the name of a network namespace away; the kernel frees it with its last process. Gone already is fine."""
+    if lib.mr_unmount(path.encode()) < 0 and ffi.errno not in (2, 22):  # ENOENT; EINVAL: not a mount point
+        _raise(path)
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def netlink_socket(protocol: int, netns: str | None = None) -> int:
+    """A raw netlink socket (close-on-exec; os.read and os.write speak it) in ours or in the namespace at ``netns``."""
+    if netns is None:
+        descriptor = lib.mr_netlink_socket(protocol, -1)
+    else:
+        namespace = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = lib.mr_netlink_socket(protocol, namespace)
+        os.close(namespace)
+    if descriptor < 0:
+        _raise(netns)
+    return int(descriptor)
+
+
+def unmount(path: str) -> None:
+    """umount2(2) with MNT_DETACH and UMOUNT_NOFOLLOW."""
+    if lib.mr_unmount(path.encode()) < 0:
+        _raise(path)
+
+
+def open_inside(root: int, path: str, flags: int, resolve: int = RESOLVE_IN_ROOT, mode: int = 0) -> int:
+    """openat2(2): open ``path`` so that its look-up stays below the directory ``root``, links included."""
+    descriptor = lib.mr_open_inside(root, os.fsencode(path), flags, mode, resolve)
+    if descriptor < 0:
+        _raise(path)
+    return int(descriptor)
+
+
+def pidfd_open(pid: int) -> int:
+    """pidfd_open(2): a descriptor that keeps meaning this process, whoever gets its number later."""
+    descriptor = lib.mr_pidfd_open(pid)
+    if descriptor < 0:
+        _raise()
+    return int(descriptor)
+
+
+def watch_file(path: str) -> int:
+    """An inotify(7) descriptor that becomes readable whenever the file is written to."""
+    descriptor = lib.mr_watch_file(path.encode())
+    if descriptor < 0:
+        _raise(path)
+    return int(descriptor)
+
+
+def sealed_copy(path: str) -> int:
+    """A memfd with the file's contents that nobody can change any more (memfd_create(2), F_ADD_SEALS)."""
+    descriptor = lib.mr_sealed_copy(path.encode())
+    if descriptor < 0:
+        _raise(path)
+    return int(descriptor)
+
+
+def socketpair() -> tuple[int, int]:
+    """A connected pair of close-on-exec SOCK_SEQPACKET sockets: one os.write is one os.read."""
+    pair = ffi.new("int[2]")
+    if lib.mr_socketpair(pair) < 0:
+        _raise()
+    return int(pair[0]), int(pair[1])
+
+
+def lock(path: str, create: bool = False, wait: bool = False) -> int:
+    """Open the lock file ``path`` and hold it exclusively (flock(2)) until every copy of the descriptor is closed.
+
+    ``create`` makes the file, which must be new. Without ``wait``, BlockingIOError if another process holds it.
+    FileNotFoundError if it is missing, or was removed while we waited.
+    """
+    descriptor = lib.mr_lock(path.encode(), create, wait)
+    if descriptor < 0:
+        _raise(path)
+    return int(descriptor)
+
+
+def dead_locks(directory: str) -> list[str]:
+    """The names of the lock files in ``directory`` that nobody holds (at this moment)."""
+    room = 1 << 17  # some two thousand ids; what does not fit is for the next call
+    names = ffi.new("char[]", room)
+    count = lib.mr_dead_locks(directory.encode(), names, room)
+    if count < 0:
+        _raise(directory)
+    return str(ffi.unpack(names, room).split(b"\0\0", 1)[0], "ascii").split("\0") if count else []
+
+
+def terminal_size(descriptor: int) -> tuple[int, int]:
+    """(rows, columns) of a terminal; OSError with ENOTTY for anything else."""
+    rows, columns = ffi.new("int *"), ffi.new("int *")
+    if lib.mr_terminal_size(descriptor, rows, columns) < 0:
+        _raise()
+    return rows[0], columns[0]
+
+
+def follow(control: int, terminal: int, forward_signals: bool) -> tuple[int, bool] | None:
+    """Stay with a container until its monitor tells the end: (wait status, killed for memory), or None if it died.
+
+    ``terminal`` is the terminal that the monitor made raw, or -1. Signals to us are passed on if asked.
+    """
+    status, oom = ffi.new("int *"), ffi.new("int *")
+    result = lib.mr_follow(control, terminal, forward_signals, status, oom)
+    if result < 0:
+        _raise()
+    return (status[0], bool(oom[0])) if result else None
+
+
+class Message:
+    """One datagram between us, the monitor and init: csrc/minirun.h, ``struct mr_message``."""
+
+    READY, START, FAILED, CONSOLE, CREATED, STARTED, EXITED, SIGNAL, WINSIZE, ATTACH, SYNC = range(1, 12)
+    SIZE = 16
+
+    __slots__ = ("a", "b", "type")
+
+    def __init__(self, kind: int, a: int = 0, b: int = 0) -> None:
+        self.type, self.a, self.b = kind, a, b
+
+
+def send(control: int, kind: int, a: int = 0, b: int = 0, descriptors: tuple[int, ...] = ()) -> None:
+    """Send one message, with descriptors to go along."""
+    if lib.mr_send(control, kind, a, b, list(descriptors) or ffi.NULL, len(descriptors)) < 0:
+        _raise()
+
+
+def receive(control: int) -> Message | None:
+    """The next message, or None when the other end is gone."""
+    message = ffi.new("struct mr_message *")
+    result = lib.mr_receive(control, message, ffi.NULL, ffi.NULL)
+    if result < 0:
+        _raise()
+    return Message(message.type, message.a, message.b) if result else None

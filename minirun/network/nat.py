@@ -1,0 +1,193 @@
+"""Our one nftables table: rules that never change (ruleset.nft) and the elements that do.
+
+The rules are loaded when the kernel says that the table is absent: at first use, and again after somebody's
+``nft flush ruleset``. They come back in one transaction together with every element that networks and living
+containers should have, so there is no moment in which a published port exists without its rules or the other way.
+"""
+
+from __future__ import annotations
+
+import os
+
+from minirun import store
+from minirun.errors import Conflict, MinirunError, Unsupported
+from minirun.linux import nft
+from minirun.linux.nft import Element
+from minirun.network import ipam
+from minirun.step import Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Any, ClassVar
+
+RULES = os.path.join(os.path.dirname(__file__), "ruleset.nft")
+
+# The sets of ruleset.nft: what a key is made of, and in a map what it leads to.
+TABLE = nft.Table(
+    "minirun",
+    {
+        "bridges": ("ifname", ""),
+        "masq_br": ("ifname", ""),
+        "egress": ("ifname", "verdict"),
+        "peering": ("ifname . ifname", "verdict"),
+        "hairpin4": ("ipv4_addr . ipv4_addr", ""),
+        "hairpin6": ("ipv6_addr . ipv6_addr", ""),
+        "pub4": ("ipv4_addr . inet_proto . inet_service", "ipv4_addr . inet_service"),
+        "pub4_any": ("inet_proto . inet_service", "ipv4_addr . inet_service"),
+        "pub4_range": ("inet_proto . inet_service", "ipv4_addr"),
+        "pub6": ("ipv6_addr . inet_proto . inet_service", "ipv6_addr . inet_service"),
+        "pub6_any": ("inet_proto . inet_service", "ipv6_addr . inet_service"),
+        "pub6_range": ("inet_proto . inet_service", "ipv6_addr"),
+    },
+)
+
+
+def network_elements(network: dict[str, Any]) -> list[list[Any]]:
+    """What a network needs in the table, as [set, key, data]."""
+    bridge, subnet = network["bridge"], network["subnet"]
+    return [
+        ["bridges", [bridge], []],
+        ["masq_br", [bridge], []],
+        ["egress", [bridge], ["accept"]],
+        ["peering", [bridge, bridge], ["accept"]],
+        ["hairpin4", [subnet, subnet], []],
+    ]
+
+
+class Elements(Step):
+    """Elements of our table, added in one transaction: those of a network."""
+
+    kind = "elements"
+    fields: ClassVar[tuple[str, ...]] = ("comment", "elements")
+    comment: str
+    elements: list[list[Any]]
+
+    def parsed(self) -> list[Element]:
+        """The elements as the kernel's messages want them."""
+        return [Element(name, key, data, self.comment) for name, key, data in self.elements]
+
+    def sh(self) -> str:
+        return "\n".join(f"nft add element inet {TABLE.name} {e.set} '{{ {e} }}'" for e in self.parsed())
+
+    def do(self) -> None:
+        _add(self.parsed())
+
+    def undo(self) -> None:
+        TABLE.delete(self.parsed())
+
+
+class Publish(Elements):
+    """The elements of one container: its published ports. Noted in a file, for when the table is made again."""
+
+    kind = "publish"
+    fields = ("network", "container", "comment", "elements")
+    network: str
+    container: str
+
+    def do(self) -> None:
+        # Noted first: were it noted after, a flush in between would lose the ports of a living container.
+        store.directory(ipam.state_directory(self.network), "published")
+        store.write_json(self._path(), self.record())
+        _add(self.parsed())
+
+    def undo(self) -> None:
+        try:
+            os.unlink(self._path())
+        except FileNotFoundError:
+            pass
+        TABLE.delete(self.parsed())
+
+    def _path(self) -> str:
+        return f"{ipam.state_directory(self.network)}/published/{self.container}"
+
+
+class Ruleset(Step):
+    """The table itself; it is shared by all networks and goes with the last of them."""
+
+    kind = "ruleset"
+    fields = ()
+
+    def sh(self) -> str:
+        return f"nft list table inet {TABLE.name} > /dev/null 2>&1 || nft -f {RULES}"
+
+    def do(self) -> None:
+        if not TABLE.exists():
+            reassert()
+
+    def undo(self) -> None:
+        if not any(networks()):
+            TABLE.drop()
+
+
+def networks() -> Iterator[dict[str, Any]]:
+    """The record of every network."""
+    folder = f"{store.root}/networks"
+    for name in store.entries(folder):
+        if network := store.read_json(f"{folder}/{name}/network.json"):
+            yield network
+
+
+def reassert() -> None:
+    """Load the rules together with every element that should be there, all or nothing."""
+    rules = store.read(RULES) or ""
+    commands: dict[tuple[str, ...], str] = {}
+    for element in _known():  # of two that claim one key the first gets it: better than refusing both
+        command = f"add element inet {TABLE.name} {element.set} {{ {element} }}"
+        commands.setdefault((element.set, *element.key), command)
+    _nft(rules + "\n".join(commands.values()) + "\n")
+
+
+def _known() -> Iterator[Element]:
+    for network in networks():
+        yield from Elements(comment(network["name"]), network_elements(network)).parsed()
+        folder = f"{ipam.state_directory(network['name'])}/published"
+        for name in store.entries(folder):
+            publish = store.read_json(f"{folder}/{name}")
+            if publish:
+                yield from Publish(*publish[1:]).parsed()
+
+
+def comment(network: str) -> str:
+    """What ``nft list`` and ``ip link`` show as the owner of what belongs to a network."""
+    return f"minirun network {network}"
+
+
+def _add(elements: Sequence[Element]) -> None:
+    try:
+        try:
+            TABLE.add(elements)
+        except FileNotFoundError:
+            reassert()
+            TABLE.add(elements)
+    except FileExistsError as error:
+        raise Conflict(f"{error.filename}", "another container or network has this key") from None
+    except FileNotFoundError as error:
+        raise MinirunError(
+            f"nftables table inet {TABLE.name}", f"lacks {error.filename}", "remove it, the next command puts it back"
+        ) from None
+
+
+def _nft(text: str) -> None:
+    """Run ``nft -f -``. Having been overtaken by another process that loaded the same is fine."""
+    source, complaint = os.memfd_create("ruleset"), os.memfd_create("stderr")
+    try:
+        os.write(source, text.encode())
+        os.lseek(source, 0, os.SEEK_SET)
+        streams = [(os.POSIX_SPAWN_DUP2, source, 0), (os.POSIX_SPAWN_DUP2, complaint, 2)]
+        pid = os.posix_spawn(_program("nft"), ["nft", "-f", "-"], os.environ, file_actions=streams)
+        _, status = os.waitpid(pid, 0)
+        if status and not TABLE.exists():
+            why = os.pread(complaint, 4096, 0).decode(errors="replace").strip().split("\n")[0]
+            raise MinirunError("nft -f -", why or f"exit {os.waitstatus_to_exitcode(status)}")
+    finally:
+        os.close(source)
+        os.close(complaint)
+
+
+def _program(name: str) -> str:
+    """Where a program is; a shell of root that su(1) made may lack the sbin folders in its PATH."""
+    for folder in [*os.environ.get("PATH", "").split(":"), "/usr/sbin", "/sbin"]:
+        if folder and os.access(f"{folder}/{name}", os.X_OK):
+            return f"{folder}/{name}"
+    raise Unsupported(name, "not installed", "install the package nftables")

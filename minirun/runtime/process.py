@@ -1,0 +1,142 @@
+"""Spawn the monitor, which spawns init: the one step that ends in a process.
+
+    this command ── posix_spawn ──► minirun-monitor ── clone3 ──► minirun-init ── execve ──► the program
+
+The command stays connected to the monitor by a socket: it hears MR_CREATED when every op is done, says MR_START when
+the record of the container is written, and hears MR_EXITED. If it dies before it said so, the monitor kills init.
+"""
+
+from __future__ import annotations
+
+import os
+
+from minirun.errors import CommandNotExecutable, CommandNotFound, StepFailed
+from minirun.linux import syscalls
+from minirun.linux.syscalls import Message
+from minirun.runtime import init_ops
+from minirun.step import Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
+
+_ENOENT, _ENOTDIR = 2, 20
+
+LIBEXEC = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "libexec")
+MONITOR, INIT = os.path.join(LIBEXEC, "minirun-monitor"), os.path.join(LIBEXEC, "minirun-init")
+
+
+class Spawn(Step):
+    """Start the monitor and, under it, the container's first process up to the op ``ready``.
+
+    ``options`` are words for minirun-monitor; ``ops`` and ``program`` are for minirun-init. ``do`` leaves the socket to
+    the monitor in ``control`` and the host pid in ``pid``; with ``attach`` the monitor takes our own standard streams.
+    """
+
+    kind = "spawn"
+    fields = ("options", "ops", "program")
+    options: list[str]
+    ops: list[list[str]]
+    program: list[str]
+
+    control = -1
+    pid = 0
+    cleanup: Sequence[str] = ()
+    inherit: Sequence[int] = ()
+    attach: bool = False
+
+    def sh(self) -> str:
+        from minirun.runtime import explain
+
+        return explain.process(self.options, self.ops, self.program)
+
+    def do(self) -> None:
+        ours, theirs = syscalls.socketpair()
+        self.control = ours
+        ops = memory_file("ops", init_ops.words(self.ops, self.program))
+        init = syscalls.sealed_copy(INIT)
+        words = [MONITOR, "--owner", str(theirs), "--init", str(init), "--ops", str(ops), *self.options]
+        if self.attach:
+            words.append("--attached")
+        if self.cleanup:
+            words += ["--cleanup", *self.cleanup]
+        for descriptor in (theirs, ops, init, *self.inherit):
+            os.set_inheritable(descriptor, True)
+        os.posix_spawn(MONITOR, words, os.environ, file_actions=[] if self.attach else _NULL_STDIO)
+        for descriptor in (theirs, ops, init):
+            os.close(descriptor)
+        message = self._expect(Message.CREATED)
+        self.pid = message.a
+
+    def start(self) -> None:
+        """Say MR_START and wait until the program has been executed."""
+        syscalls.send(self.control, Message.START)
+        self._expect(Message.STARTED)
+
+    def undo(self) -> None:
+        """Kill a process that was made, and wait for its end. The monitor waits for us, its owner, to finish."""
+        if self.control < 0:
+            return
+        try:
+            syscalls.send(self.control, Message.SIGNAL, 9)
+            while (message := syscalls.receive(self.control)) and message.type != Message.EXITED:
+                pass
+        except OSError:  # it has ended by itself
+            pass
+
+    def _expect(self, kind: int) -> Message:
+        while message := syscalls.receive(self.control):
+            if message.type == kind:
+                return message
+            if message.type == Message.FAILED:
+                self._fail(message.a, message.b)
+            if message.type == Message.EXITED:  # STARTED and EXITED can cross: the program was very short
+                break
+        raise StepFailed("the monitor ended before the container started", "", "see dmesg for a kill by the kernel")
+
+    def _fail(self, number: int, error: int) -> NoReturn:
+        why = os.strerror(error)
+        if number < 0:
+            raise StepFailed("minirun-monitor could not create the process", why, _remedy(error))
+        if number >= len(self.ops) or self.ops[number][0] == "lookup":
+            name = self.program[0] if self.program else ""
+            if error in (_ENOENT, _ENOTDIR):
+                raise CommandNotFound(f"exec {name!r}", "executable file not found in the container", "see its PATH")
+            raise CommandNotExecutable(f"exec {name!r}", why.lower())
+        op = self.ops[number]
+        if op[0] == "cwd":
+            raise CommandNotExecutable(f"working directory {op[1]!r}", why.lower(), "choose another with -w")
+        raise StepFailed(f"init op {number} ({' '.join(op)}) failed", why, _remedy(error))
+
+
+# With docker-run(1) a detached container holds nothing of its caller's: $(minirun run -d ...) must not hang.
+_NULL_STDIO = [(os.POSIX_SPAWN_OPEN, number, "/dev/null", os.O_RDWR, 0) for number in range(3)]
+
+
+def memory_file(name: str, content: bytes) -> int:
+    """A memfd with ``content``, read from its start."""
+    descriptor = os.memfd_create(name)
+    os.write(descriptor, content)
+    return descriptor
+
+
+def start_time(pid: int) -> int:
+    """When a process started, in clock ticks after boot: field 22 of proc_pid_stat(5); 0 if it is gone.
+
+    A pid and its start time together name a process for ever; a pid alone may be another's by now.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def _remedy(error: int) -> str:
+    return {
+        1: "minirun needs root and these namespaces; `minirun doctor` says what is missing",
+        12: "the machine is out of memory, or the limit is too small to start in",
+        28: "the limit of namespaces is reached: sysctl user.max_*_namespaces",
+        38: "this kernel is too old: Linux 5.12 or newer is needed",
+    }.get(error, "")

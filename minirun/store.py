@@ -1,0 +1,102 @@
+"""Where minirun keeps what it knows: plain files that ``cat`` and ``ls`` can read.
+
+    <state>  /run/minirun       what lives: containers/<id>/, networks/<name>/leases/; gone after a reboot, as it should
+    <root>   /var/lib/minirun   what lasts: images/ layers/ containers/<id>/ networks/<name>/network.json
+
+JSON is written by rename, so that a reader sees the old text or the new one. Nothing here is fsynced: what <state>
+describes is kernel objects, and both are gone together when the power fails; a kill -9 loses no page cache.
+"""
+
+from __future__ import annotations
+
+import os
+
+from minirun import strict_json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+root = os.environ.get("MINIRUN_ROOT", "/var/lib/minirun")
+state = os.environ.get("MINIRUN_STATE", "/run/minirun")
+
+
+def write(path: str, text: str, mode: int = 0o600) -> None:
+    """Replace the file at ``path`` by ``text`` (UTF-8) in one rename."""
+    temporary = f"{path}.{os.getpid()}"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+    os.rename(temporary, path)
+
+
+def read(path: str) -> str | None:
+    """The text of a file, or None if there is none."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        chunks = []
+        while chunk := os.read(descriptor, 1 << 16):
+            chunks.append(chunk)
+        return b"".join(chunks).decode()
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: str, value: Any, mode: int = 0o600) -> None:
+    """Replace the file at ``path`` by one line of JSON."""
+    write(path, strict_json.dumps(value) + "\n", mode)
+
+
+def read_json(path: str) -> Any:
+    """The JSON value in a file, or None if there is no such file. Raises InvalidDocument."""
+    text = read(path)
+    return None if text is None else strict_json.loads(text, path)
+
+
+def directory(*parts: str, mode: int = 0o700) -> str:
+    """The path made of ``parts``, with every missing directory of it created."""
+    path = os.path.join(*parts)
+    try:
+        os.mkdir(path, mode)
+    except FileNotFoundError:
+        os.makedirs(path, mode, exist_ok=True)
+    except FileExistsError:
+        pass
+    return path
+
+
+def entries(path: str) -> list[str]:
+    """The names in a directory, sorted; none if it does not exist."""
+    try:
+        return sorted(os.listdir(path))
+    except FileNotFoundError:
+        return []
+
+
+def remove_tree(path: str) -> None:
+    """Remove a directory and all below it, never following a symbolic link; missing is fine."""
+    _remove(path, None)
+
+
+def _remove(name: str, directory_fd: int | None) -> None:
+    try:
+        os.unlink(name, dir_fd=directory_fd)
+    except FileNotFoundError:
+        return
+    except (IsADirectoryError, PermissionError):  # POSIX says EPERM, Linux EISDIR
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        inner = os.open(name, flags, dir_fd=directory_fd)
+        try:
+            for entry in os.listdir(inner):
+                _remove(entry, inner)
+        finally:
+            os.close(inner)
+        try:
+            os.rmdir(name, dir_fd=directory_fd)
+        except FileNotFoundError:  # someone else cleans up, too
+            pass
