@@ -74,7 +74,7 @@ static int log_fd = -1, master = -1, listener = -1;
 static off_t log_size;
 static struct mr_spawn child;
 static pid_t child_pid;
-static bool started, start_wanted, ready, ended;
+static bool started, start_wanted, ready, ended, killed;
 static int failed_op, failed_errno;
 static struct mr_message announced; /* the last news, repeated to a client that comes later */
 static struct winsize window;
@@ -227,6 +227,7 @@ static bool serve(int i)
 		start_wanted = true;
 		start_if_ready();
 	} else if (message.type == MR_SIGNAL && child_pid > 0 && !ended) {
+		killed |= message.a == SIGKILL;
 		syscall(SYS_pidfd_send_signal, child.pidfd, message.a, NULL, 0);
 	} else if (message.type == MR_WINSIZE) {
 		set_window(message.a, message.b);
@@ -270,9 +271,14 @@ static void give(struct client *c, int s)
 	ssize_t n = write(c->output[s], stream[s].chunk + c->taken[s], left);
 	if (n >= 0) {
 		c->taken[s] += (size_t)n;
-	} else if (errno != EAGAIN && errno != EINTR) { /* nobody reads any more: the log still does */
+	} else if (errno != EAGAIN && errno != EINTR) {
 		close(c->output[s]);
 		c->output[s] = -1;
+		/* In `minirun run ... | head`, the program is part of the pipeline, and learns that its reader is gone. */
+		if (option.attached && c->socket == option.owner && stream[s].fd != master) {
+			close(stream[s].fd);
+			stream[s].fd = -1;
+		}
 	}
 }
 
@@ -527,6 +533,8 @@ static void handle(int at)
 
 static bool drained(void)
 {
+	if (killed)
+		return true; /* whoever wants it to end now does not want to wait for someone who does not read */
 	for (int s = 0; s < STREAMS; s++)
 		if (!taken_by_all(s))
 			return false;

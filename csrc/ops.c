@@ -60,6 +60,15 @@ static int open_parent(struct container *c, const char *path, unsigned long long
 		errno = ENAMETOOLONG;
 		return -1;
 	}
+	const char *last = strrchr(path, '/');
+	if (last && last[1]) { /* mostly it is there: one look-up instead of one per part */
+		memcpy(prefix, path, (size_t)(last - path));
+		prefix[last - path] = '\0';
+		*name = last + 1;
+		int fd = open_inside(c, prefix, O_PATH | O_DIRECTORY, resolve);
+		if (fd >= 0 || errno != ENOENT)
+			return fd;
+	}
 	int parent = open_inside(c, ".", O_PATH | O_DIRECTORY, resolve);
 	for (const char *at = path; parent >= 0;) {
 		const char *slash = strchr(at, '/');
@@ -435,7 +444,7 @@ static int op_node(struct container *c, char **word)
 	uid_t uid = (uid_t)strtoul(word[5], NULL, 10);
 	gid_t gid = (gid_t)strtoul(word[6], NULL, 10);
 	int result = mknodat(parent, buffer, type | mode, device);
-	if (result == 0)
+	if (result == 0 && (uid || gid))
 		result = fchownat(parent, buffer, uid, gid, AT_SYMLINK_NOFOLLOW);
 	if (result < 0 && errno == EPERM) {
 		int fd = make_bind(word[0], false);

@@ -21,6 +21,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -134,6 +135,52 @@ int mr_open_inside(int root, const char *path, int flags, int mode, int resolve)
 int mr_unmount(const char *path)
 {
 	return umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW);
+}
+
+/* Removes `name` (below the open `directory`, or AT_FDCWD) and all in it, never through a link; missing is fine. */
+int mr_remove_tree(int directory, const char *name)
+{
+	if (unlinkat(directory, name, 0) == 0 || errno == ENOENT)
+		return 0;
+	if (errno != EISDIR && errno != EPERM) /* POSIX says EPERM for a directory */
+		return -1;
+	int fd = openat(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	DIR *listing = fd < 0 ? NULL : fdopendir(fd);
+	if (!listing)
+		return errno == ENOENT ? 0 : -1;
+	int result = 0;
+	for (struct dirent *entry; result == 0 && (entry = readdir(listing));)
+		if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
+			result = mr_remove_tree(fd, entry->d_name);
+	int error = errno;
+	closedir(listing);
+	errno = error;
+	if (result == 0 && unlinkat(directory, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
+		result = -1;
+	return result;
+}
+
+/* Starts a program that outlives us; its pid. Standard streams are ours with `keep_stdio`, else /dev/null. vfork, since
+ * posix_spawn resets 64 signals one by one, and fork would copy Python's page tables. */
+int mr_run_detached(char *const argv[], char *const envp[], int keep_stdio)
+{
+	volatile int failure = 0;
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	pid_t pid = vfork();
+	if (pid == 0) {
+		for (int i = 0; !keep_stdio && i < 3; i++)
+			dup2(null, i);
+		execve(argv[0], argv, envp);
+		failure = errno;
+		_exit(127);
+	}
+	close(null);
+	if (pid > 0 && failure) {
+		waitpid(pid, NULL, 0);
+		errno = failure;
+		return -1;
+	}
+	return pid;
 }
 
 /* A connected pair of SOCK_SEQPACKET sockets, close-on-exec. */

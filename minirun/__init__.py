@@ -5,8 +5,8 @@ The package is layered; each layer imports only downward (see docs/architecture.
     4  cli                             the only place that prints or exits
     3  engine · doctor · topology      compose what is below
     2  runtime │ image │ network       siblings: none imports another
-    1  step · store · oci              no kernel calls in oci
-    0  linux · errors · strict_json
+    1  step · oci                      no kernel calls in oci
+    0  linux · store · errors · strict_json
 """
 
 __version__ = "0.1.0"

@@ -24,16 +24,21 @@ state = os.environ.get("MINIRUN_STATE", "/run/minirun")
 def write(path: str, text: str, mode: int = 0o600) -> None:
     """Replace the file at ``path`` by ``text`` (UTF-8) in one rename."""
     temporary = f"{path}.{os.getpid()}"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    create(temporary, text, mode)
+    os.rename(temporary, path)
+
+
+def create(path: str, text: str, mode: int = 0o600) -> None:
+    """Write a file that nobody reads before we are done with all of them."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
         os.write(descriptor, text.encode())
     finally:
         os.close(descriptor)
-    os.rename(temporary, path)
 
 
 def read(path: str) -> str | None:
-    """The text of a file, or None if there is none."""
+    """The text of a file, or None if there is none. Bytes that are not UTF-8 come as surrogates."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -42,7 +47,7 @@ def read(path: str) -> str | None:
         chunks = []
         while chunk := os.read(descriptor, 1 << 16):
             chunks.append(chunk)
-        return b"".join(chunks).decode()
+        return b"".join(chunks).decode("utf-8", "surrogateescape")
     finally:
         os.close(descriptor)
 
@@ -80,23 +85,6 @@ def entries(path: str) -> list[str]:
 
 def remove_tree(path: str) -> None:
     """Remove a directory and all below it, never following a symbolic link; missing is fine."""
-    _remove(path, None)
+    from minirun.linux import syscalls
 
-
-def _remove(name: str, directory_fd: int | None) -> None:
-    try:
-        os.unlink(name, dir_fd=directory_fd)
-    except FileNotFoundError:
-        return
-    except (IsADirectoryError, PermissionError):  # POSIX says EPERM, Linux EISDIR
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        inner = os.open(name, flags, dir_fd=directory_fd)
-        try:
-            for entry in os.listdir(inner):
-                _remove(entry, inner)
-        finally:
-            os.close(inner)
-        try:
-            os.rmdir(name, dir_fd=directory_fd)
-        except FileNotFoundError:  # someone else cleans up, too
-            pass
+    syscalls.remove_tree(path)

@@ -1,31 +1,103 @@
-"""Write the program ``minirun``: a few lines that start Python without its site module.
+"""Write the program ``minirun``: a few lines that start Python without its site module, and its modules in one file.
 
     launcher.py PROGRAM [CHECKOUT]
 
 ``python -IS`` starts in 8 ms, pip's own console script in 15 and more: ``site`` looks through every installed package
-for .pth files. What it would have told is written into the launcher instead: where the packages are.
+for .pth files. What it would have told is written into the launcher instead: where the packages are. Beside it lies
+PROGRAM.modules (see minirun/bundle.py). In a checkout, whose sources change, the launcher compares their times first.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import marshal
 import sys
 import sysconfig
 from pathlib import Path
 
-TEMPLATE = """#!{python} -IS
+LAUNCHER = """#!{python} -IS
 import sys
 sys.path += {paths!r}
+{load}
 from minirun.cli.main import main
 main()
 """
+LOAD = """from marshal import loads
+with open({modules!r}, "rb", 0) as file:
+    finder, table = loads(file.read())
+exec(finder)
+install(table)
+"""
+LOAD_IF_FRESH = """import os
+made = os.stat({modules!r}).st_mtime_ns if os.path.exists({modules!r}) else 0
+if all(os.stat(path).st_mtime_ns < made for path in {sources!r}):
+    from marshal import loads
+    with open({modules!r}, "rb", 0) as file:
+        finder, table = loads(file.read())
+    exec(finder)
+    install(table)
+"""
+
+
+EXTENSIONS = ("_cffi_backend", "_json", "_struct", "_socket")
+HOT = ("run", "exec", "oci", "cleanup", "main")  # the commands whose start-up is measured
+
+
+def hot_modules() -> dict[str, Path]:
+    """Every module of ours that those commands import, __future__, which they all name, and extension modules."""
+    for command in HOT:
+        importlib.import_module(f"minirun.cli.{command}")
+    importlib.import_module("minirun.engine.run")
+    found = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
+    found["minirun.linux._shim"] = _shim_file()
+    return {
+        name: Path(file)
+        for name, file in found.items()
+        if file
+        and (name.startswith("minirun") or name == "__future__" or (name in EXTENSIONS and file.endswith(".so")))
+    }
+
+
+def _shim_file() -> str:
+    spec = importlib.util.find_spec("minirun.linux._shim")
+    if spec is None or spec.origin is None:
+        raise SystemExit("minirun.linux._shim is not built: python setup.py build_ext --inplace")
+    return spec.origin
+
+
+def compiled(path: Path) -> bytes:
+    """The code of a module without docstrings, as marshal writes it."""
+    return marshal.dumps(compile(path.read_bytes(), str(path), "exec", optimize=2, dont_inherit=True))
+
+
+def bundle(modules: Path) -> list[str]:
+    """Write the hot modules into one file; returns the paths of our sources among them."""
+    found = hot_modules()
+    table = {
+        name: (path.name == "__init__.py", str(path), compiled(path) if path.suffix == ".py" else b"")
+        for name, path in found.items()
+    }
+    source = found["minirun"].parent / "bundle.py"
+    finder = compile(source.read_bytes(), str(source), "exec", optimize=2, dont_inherit=True)
+    modules.write_bytes(marshal.dumps((finder, table)))
+    ours = [str(path) for name, path in found.items() if name.startswith("minirun") and path.suffix == ".py"]
+    return [str(source), *ours]
 
 
 def main() -> None:
     """Write the launcher for this interpreter's packages, and those of a checkout before them."""
-    program, *checkout = map(Path, sys.argv[1:])
-    paths = [str(path.resolve()) for path in checkout] + [sysconfig.get_path("purelib")]
-    program.write_text(TEMPLATE.format(python=sys.executable, paths=paths))
+    program = Path(sys.argv[1]).resolve()
+    checkout = [Path(path).resolve() for path in sys.argv[2:]]
+    installed = sysconfig.get_path("purelib")
+    modules = program.with_name(program.name + ".modules")
+    sys.path[0] = str(checkout[0]) if checkout else installed
+    sources = bundle(modules)
+    load = (LOAD_IF_FRESH if checkout else LOAD).format(modules=str(modules), sources=sources)
+    paths = [str(path) for path in checkout] + [installed]
+    program.write_text(LAUNCHER.format(python=sys.executable, paths=paths, load=load))
     program.chmod(0o755)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -18,12 +18,14 @@ processes of the host are ended, and what is left anywhere is a failure.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -98,6 +100,7 @@ class FakeHost(Namespace):
     state, root = "/run/minirun", "/run/minirun-root"
 
     def __init__(self, bridge_netfilter: int | None = None) -> None:
+        _sweep()
         self.cgroup = f"minirun-test-{os.getpid()}-{next(_numbers)}"
         environment = {
             "MINIRUN_STATE": self.state,
@@ -117,6 +120,12 @@ class FakeHost(Namespace):
         """Run ``minirun`` on this host."""
         return self.run([sys.executable, "-m", "minirun", *arguments], check, stdin, timeout)
 
+    def lend(self, store: Path) -> None:
+        """Give this host the images and layers of a store that was filled elsewhere: here nothing can be fetched."""
+        for part in ("images", "layers"):
+            self.run(["mkdir", "-p", f"{self.root}/{part}"])
+            self.run(["mount", "--bind", str(store / part), f"{self.root}/{part}"])
+
     def sysctl(self, name: str, value: str | None = None) -> str:
         """Read a setting of this host, or write it."""
         setting = name if value is None else f"{name}={value}"
@@ -126,6 +135,16 @@ class FakeHost(Namespace):
         self.run(["ip", "-batch", "-"], stdin=_CABLES.format(outside=self.outside.pid, lan=self.lan.pid))
         self.outside.run(["ip", "-batch", "-"], stdin=_OUTSIDE)
         self.lan.run(["ip", "-batch", "-"], stdin=_LAN)
+
+    def wait_until(self, command: str, timeout: float = TIMEOUT) -> None:
+        """Run a shell command again and again until it succeeds: for what the kernel does later, by itself."""
+        deadline = time.monotonic() + timeout
+        while self.run(["sh", "-c", command], check=False).returncode:
+            assert time.monotonic() < deadline, f"not within {timeout} s: {command}"
+
+    def settle(self) -> None:
+        """Wait until the kernel has removed the cables of namespaces that are gone, which it does in bulk, later."""
+        self.wait_until("! ip -o link | grep ': mr[0-9a-f]\\{12\\}@' | grep -v 'link-netns '")
 
     def processes(self) -> list[int]:
         """Every process of this host: in its namespaces, or in its cgroup (containers have namespaces of their own)."""
@@ -205,6 +224,15 @@ route add default via 192.0.2.1
 
 def _all_pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _sweep() -> None:
+    """Remove what a killed test run left: cgroups of a process that is gone, if they are empty."""
+    for top in [*CGROUPS.glob("*/minirun-test-*"), *CGROUPS.glob("minirun-test-*")]:
+        owner = top.name.split("-")[2]
+        if not Path(f"/proc/{owner}").exists():
+            with contextlib.suppress(OSError):
+                top.rmdir()
 
 
 def _parts(path: str) -> list[str]:

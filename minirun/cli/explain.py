@@ -31,11 +31,11 @@ def run(argv: Sequence[str]) -> int:
     if argv[0] == "run":
         from minirun.cli.run import understand_arguments
 
-        sys.stdout.write(explain.script(explain.run(understand_arguments(argv[1:]))))
+        sys.stdout.write(explain.run(understand_arguments(argv[1:])))
     elif list(argv[:2]) == ["network", "create"]:
         from minirun.cli.network import understand_create
 
-        sys.stdout.write(explain.script(explain.network(*understand_create(argv[2:]))))
+        sys.stdout.write(explain.network(*understand_create(argv[2:])))
     else:
         raise UsageError(
             f"explain {' '.join(argv[:2])}", "cannot be explained", "explain run, or explain network create"

@@ -33,17 +33,13 @@ def run(argv: Sequence[str]) -> int:
     tail = None if target.tail in (None, "all") else whole(target.tail, "--tail")
     container = find(operands[0])
     container.record()
-    writer = _Writer(target.timestamps)
-    try:
-        file = open(f"{container.home}/log", "rb")
-    except FileNotFoundError:
-        return 0
-    with file:
-        before = [*logs.history(container), *logs.entries(file)]
-        writer.write(before if tail is None else _last(before, tail))
-        if target.follow:
-            for entry in logs.follow(container, file):
-                writer.write([entry])
+    writer, log = _Writer(target.timestamps), logs.Log(container)
+    if tail is None:
+        writer.write(log.read())
+    else:
+        writer.write(_last(list(log.read()), tail))
+    if target.follow:
+        writer.write(log.follow(container))
     return 0
 
 

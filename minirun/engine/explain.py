@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from minirun.step import Step
 
 
-def run(options: RunOptions) -> list[Step]:
-    """The steps of ``minirun run``, those that make the network first, if it is not there yet."""
+def run(options: RunOptions) -> str:
+    """The script of ``minirun run``; the steps that make the network come first, if it is not there yet."""
     image = layout.find(options.image)
     if image is None:
         raise NotFound(f"no such image: {options.image}", "", f"minirun image build {options.image}")
@@ -33,17 +33,23 @@ def run(options: RunOptions) -> list[Step]:
     if options.network not in ("none", "host"):
         network, steps = bridge.decide(options.network)
         address = ipam.propose(network)
-    return steps + plan.make(container, name, image, options, network, address).steps
+    steps += plan.make(container, name, image, options, network, address).steps
+    return script(steps, container.id)
 
 
-def network(name: str, subnet: str | None) -> list[Step]:
-    """The steps of ``minirun network create``."""
-    return bridge.decide(name, subnet)[1]
+def network(name: str, subnet: str | None) -> str:
+    """The script of ``minirun network create``."""
+    return script(bridge.decide(name, subnet)[1])
 
 
-def script(steps: Sequence[Step]) -> str:
-    """A shell script, each step under its number and kind, as error messages cite them."""
-    parts = ["#!/bin/sh", "set -e"]
+def script(steps: Sequence[Step], identity: str = "") -> str:
+    """A shell script, each step under its number and kind, as error messages cite them.
+
+    The container's id, 64 digits wherever it occurs, is written once.
+    """
+    parts = []
     for number, step in enumerate(steps, 1):
         parts += ["", f"# {number} {step.kind}", step.sh()]
-    return "\n".join(parts) + "\n"
+    text = "\n".join(parts) + "\n"
+    head = "#!/bin/sh\nset -e\n"
+    return f"{head}export id={identity}\n{text.replace(identity, '$id')}" if identity else head + text

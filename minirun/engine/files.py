@@ -26,7 +26,7 @@ class Files(Step):
         for directory in self.directories:
             store.directory(directory, mode=0o755)
         for path, text in self.texts:
-            store.write(path, text, 0o644)
+            store.create(path, text, 0o644)
 
     def undo(self) -> None:
         for path, _ in self.texts:

@@ -117,11 +117,11 @@ def image(image: Image) -> dict[str, Any]:
         "Id": image.id,
         "RepoTags": image.names,
         "Created": image.created,
-        "Architecture": image.config.get("architecture"),
-        "Os": image.config.get("os"),
+        "Architecture": image.document.get("architecture"),
+        "Os": image.document.get("os"),
         "Size": image.size,
-        "Config": image.config.get("config", {}),
-        "RootFS": {"Type": "layers", "Layers": image.config["rootfs"]["diff_ids"]},
+        "Config": image.config,
+        "RootFS": {"Type": "layers", "Layers": image.document["rootfs"]["diff_ids"]},
     }
 
 

@@ -23,13 +23,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     pass
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-def clean(container: Container) -> None:
+
+def clean(container: Container, steps: Sequence[step.Step] | None = None) -> None:
     """Undo what lives of a container that has ended; ``--rm`` containers vanish altogether.
 
-    The caller holds the container's lock, itself or by inheritance.
+    The caller holds the container's lock, itself or by inheritance, and may have the plan at hand.
     """
-    failures = _undo_plan(container)
+    failures = step.undo_all(steps) if steps else _undo_plan(container)
     record = store.read_json(f"{container.home}/container.json") or {"AutoRemove": True, "Name": ""}
     if record["AutoRemove"]:
         forget(container, record["Name"])
@@ -40,12 +44,12 @@ def clean(container: Container) -> None:
 
 
 def _undo_plan(container: Container) -> list[Exception]:
-    records_of_steps = store.read_json(f"{container.live}/plan.json")
-    if records_of_steps is None:  # killed before the plan was written: an address may have been taken
+    journal = store.read_json(f"{container.live}/plan.json")
+    if journal is None:  # killed before the plan was written: an address may have been taken
         for network in bridge.listing():
             ipam.reconcile(network["name"], lambda owner: owner != container.id)
         return []
-    return step.undo_all([step.load(item) for item in records_of_steps])
+    return step.undo_all([step.load(item) for item in journal])
 
 
 def discard(container: Container) -> None:
@@ -58,9 +62,9 @@ def discard(container: Container) -> None:
 
 
 def forget(container: Container, name: str) -> None:
-    """Remove what lasts: the writable layer, the log, the name."""
-    if name:
-        records.free_name(name, container.id)
+    """Remove what lasts: the writable layer, the log, the name (looked for, if a crash came before it was noted)."""
+    for taken in [name] if name else store.entries(f"{store.root}/names"):
+        records.free_name(taken, container.id)
     store.remove_tree(container.home)
 
 
@@ -77,7 +81,7 @@ def reconcile() -> list[str]:
         except (BlockingIOError, FileNotFoundError):
             continue  # another command was quicker
         try:
-            _note_kill(container)
+            note_kill(container)
             clean(container)
         except (MinirunError, OSError) as error:
             problems.append(f"container {identity[:12]} cannot be cleaned up: {error}")
@@ -86,7 +90,7 @@ def reconcile() -> list[str]:
     return problems
 
 
-def _note_kill(container: Container) -> None:
+def note_kill(container: Container) -> None:
     """A container whose monitor was killed died with it, by SIGKILL, and nobody noted it."""
     if container.state() is not None and container.exit() is None:
         ended = {"code": 137, "signal": 9, "oom": False, "finished": time()}

@@ -1,6 +1,7 @@
 """Read a container's log, which the monitor writes as CRI has it: ``time stdout|stderr P|F text``.
 
-P marks a part of a line: the rest follows in the next entry of the same stream.
+P marks a part of a line: the rest follows in the next entry of the same stream. At 32 MiB the monitor renames ``log``
+to ``log.1`` and begins a new one.
 """
 
 from __future__ import annotations
@@ -37,42 +38,65 @@ def entries(file: BinaryIO) -> Iterator[Entry]:
         yield Entry(line)
 
 
-def history(container: Container) -> Iterator[Entry]:
-    """The entries of the older file, if the log was rotated (minirun-monitor does, at 32 MiB)."""
-    path = f"{container.home}/log.1"
-    if os.path.exists(path):
-        with open(path, "rb") as file:
-            yield from entries(file)
+class Log:
+    """A container's log, read through rotations: ``read`` goes on where the last call ended."""
 
+    def __init__(self, container: Container) -> None:
+        self._path = f"{container.home}/log"
+        self._files: list[BinaryIO] = []  # the oldest first; the last is the one that is written to
+        for path in (f"{self._path}.1", self._path):
+            self._open(path)
 
-def follow(container: Container, file: BinaryIO) -> Iterator[Entry]:
-    """New entries as they come, until the container has ended.
+    def read(self) -> Iterator[Entry]:
+        """The entries that have come since the last call."""
+        while self._files:
+            # Looked at before reading: once there is a newer file, nothing is added to this one any more.
+            newer = len(self._files) > 1 or self._open(self._path)
+            yield from entries(self._files[0])
+            if not newer:
+                return
+            self._files.pop(0).close()
 
-    The monitor tells when something was written by the file itself (inotify(7)) and the end by its socket: no polling.
-    """
-    import select
+    def follow(self, container: Container) -> Iterator[Entry]:
+        """The same, and new entries as they come, until the container has ended.
 
-    from minirun.engine import lifecycle
-    from minirun.errors import Conflict
-    from minirun.linux import syscalls
+        The monitor tells the end by its socket, and that something was written by the directory of the log
+        (inotify(7)): no polling.
+        """
+        import select
 
-    watch = syscalls.watch_file(f"{container.home}/log")
-    try:
+        from minirun.engine import lifecycle
+        from minirun.errors import Conflict
+        from minirun.linux import syscalls
+
+        watch = syscalls.watch_file(container.home)
         try:
             control = lifecycle.connect(container)
-        except Conflict:
-            yield from entries(file)
+        except Conflict:  # it has ended
+            os.close(watch)
+            yield from self.read()
             return
         running = True
         while running:
-            yield from entries(file)
+            yield from self.read()
             readable, _, _ = select.select([watch, control], [], [])
             if watch in readable:
                 os.read(watch, 4096)
             if control in readable:
                 message = syscalls.receive(control)
                 running = message is not None and message.type != syscalls.Message.EXITED
-        yield from entries(file)
+        yield from self.read()
         os.close(control)
-    finally:
         os.close(watch)
+
+    def _open(self, path: str) -> bool:
+        """Add the file at ``path``, if it is there and not the last one already; whether it was added."""
+        try:
+            file = open(path, "rb")
+        except FileNotFoundError:
+            return False
+        if self._files and os.path.samestat(os.fstat(file.fileno()), os.fstat(self._files[-1].fileno())):
+            file.close()
+            return False
+        self._files.append(file)
+        return True

@@ -46,7 +46,7 @@ def make(
 ) -> Decided:
     """The plan for ``container``; ``network`` and ``address`` are None without a network of ours."""
     user = users.resolve(
-        image.config.get("config", {}).get("User", "") if options.user is None else options.user,
+        image.config.get("User", "") if options.user is None else options.user,
         users.reader(reversed(image.layers)),
         options.groups,
     )
@@ -55,9 +55,7 @@ def make(
             raise NotFound(f"-v {source}", "no such file or directory on this machine", f"mkdir -p {source}")
     netns = None if options.network == "host" else f"/run/netns/{name}"
     cgroup_path = f"{cgroup.parent}/{container.id}"
-    config = spec.config(
-        container.id, image.config.get("config", {}), options, user, container.live, netns, f"/{cgroup_path}"
-    )
+    config = spec.config(container.id, image.config, options, user, container.live, netns, f"/{cgroup_path}")
     limits = resources.plan(cgroup_path, config["linux"]["resources"])
     steps: list[Step] = [_files(container, name, config["hostname"], options, network, address)]
     if network is not None and address is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from minirun import step, store
+from minirun import step, store, strict_json
 from minirun.engine import lifecycle, plan
 from minirun.engine import record as records
 from minirun.engine.options import RunOptions
@@ -43,17 +43,19 @@ def find_image(reference: str, progress: Callable[[str], None]) -> Image:
 class Started:
     """A container that runs: its id, its plan, and the socket to its monitor."""
 
-    __slots__ = ("container", "lock", "oom", "spawn")
+    __slots__ = ("container", "lock", "oom", "spawn", "steps")
 
-    def __init__(self, container: Container, spawn: Spawn, lock: int) -> None:
-        self.container, self.spawn, self.lock = container, spawn, lock
+    def __init__(self, container: Container, steps: list[step.Step], spawn: Spawn, lock: int) -> None:
+        self.container, self.steps, self.spawn, self.lock = container, steps, spawn, lock
         self.oom = False
 
     def follow(self) -> int:
         """Stay until the end, clean up, and return the exit code (128+n for a death by signal n)."""
         terminal = 0 if "--tty" in self.spawn.options and os.isatty(0) else -1
         ended = syscalls.follow(self.spawn.control, terminal, True)
-        lifecycle.clean(self.container)
+        if ended is None:
+            lifecycle.note_kill(self.container)
+        lifecycle.clean(self.container, self.steps[:-1])  # the last step, the process, has ended
         os.close(self.spawn.control)
         if ended is None:
             raise MinirunError("the monitor died", "", "the container was killed with it")
@@ -92,7 +94,6 @@ def _start(container: Container, image: Image, options: RunOptions, lock: int, a
     name = options.name or container.id[:12]
     store.directory(store.root, "containers")
     os.mkdir(container.home, 0o700)
-    store.write_json(f"{container.home}/container.json", {"Id": container.id, "Name": name, "AutoRemove": True})
     records.take_name(name, container.id)
 
     network = address = None
@@ -106,7 +107,7 @@ def _start(container: Container, image: Image, options: RunOptions, lock: int, a
     decided = plan.make(container, name, image, options, network, address)
 
     store.write_json(f"{container.live}/plan.json", [s.record() for s in decided.steps])
-    store.write_json(f"{container.live}/config.json", decided.config)
+    store.create(f"{container.live}/config.json", strict_json.dumps(decided.config) + "\n")
     record = records.describe(container, name, image, options, decided)
     store.write_json(f"{container.home}/container.json", record)
     return perform(container, decided.steps, options, lock, argv0)
@@ -132,4 +133,4 @@ def perform(container: Container, steps: list[step.Step], options: RunOptions, l
         spawn.undo()
         raise
     store.write_json(f"{container.live}/state.json", {**state, "status": "running"})
-    return Started(container, spawn, lock)
+    return Started(container, steps, spawn, lock)

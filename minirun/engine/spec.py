@@ -77,7 +77,12 @@ def mounts(options: RunOptions, live: str) -> list[dict[str, Any]]:
 
 
 def _bind(source: str, destination: str, flags: str) -> dict[str, Any]:
-    return {"destination": destination, "type": "bind", "source": source, "options": ["rbind", "rprivate", flags]}
+    return {
+        "destination": destination,
+        "type": "bind",
+        "source": source,
+        "options": ["rbind", "ro"] if flags == "ro" else ["rbind"],
+    }
 
 
 def config(

@@ -44,8 +44,11 @@ def read_in(root: str, path: str) -> str | None:
         status = os.fstat(found)
         if not S_ISREG(status.st_mode) or status.st_size > MAX_FILE:
             return None
-        with open(f"/proc/self/fd/{found}", "rb") as file:
-            return file.read(MAX_FILE).decode("utf-8", "replace")
+        descriptor = os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(descriptor, MAX_FILE).decode("utf-8", "replace")
+        finally:
+            os.close(descriptor)
     finally:
         os.close(found)
 

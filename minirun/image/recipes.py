@@ -75,8 +75,12 @@ def build(name: str, progress: Progress = lambda line: None, fresh: bool = False
 def _build(recipe: Recipe, base: Image | None, addition: writer.Addition, progress: Progress) -> Image:
     below = base.layers if base else []
     work = Build(recipe.directory, store.directory(addition.path, "build"), below, progress)
-    for step in recipe.document["build"]:
-        work.do(step)
+    umask = os.umask(0o022)  # the image must not depend on the user's
+    try:
+        for step in recipe.document["build"]:
+            work.do(step)
+    finally:
+        os.umask(umask)
     created = recipe.document.get("created") or _date(work.newest)
     progress("making the layer")
     if base is not None:

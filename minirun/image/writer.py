@@ -258,7 +258,10 @@ def _sweep() -> None:
     """Remove what dead writers left in <root>/image-tmp; the store's lock is held."""
     for name in store.entries(os.path.join(store.root, _OWN)):
         path = os.path.join(store.root, _OWN, name)
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # its writer ended, and removed it, since the listing
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             store.remove_tree(path)

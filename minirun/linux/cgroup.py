@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from minirun import store
 from minirun.errors import Unsupported
 from minirun.linux import syscalls
 
@@ -54,46 +55,54 @@ class Layout:
         return list(dict.fromkeys(self.directory(path, name) for name in self.controllers(on_demand)))
 
 
-def layout(mountinfo: str = "/proc/self/mountinfo") -> Layout:
-    """Read the layout from proc_pid_mountinfo(5)."""
+_layouts: list[Layout] = []
+
+
+def layout() -> Layout:
+    """The layout of this machine, from proc_pid_mountinfo(5); it is read once."""
+    if not _layouts:
+        _layouts.append(parse((store.read("/proc/self/mountinfo") or "").splitlines()))
+    return _layouts[0]
+
+
+def parse(mountinfo: Iterable[str]) -> Layout:
+    """The layout that the lines of a mountinfo file tell."""
     v1: dict[str, str] = {}
     v2 = None
-    with open(mountinfo, "rb") as lines:
-        for line in lines:
-            if b" - cgroup" not in line:
-                continue
-            before, _, after = line.decode().partition(" - ")
-            mount_point = before.split(" ")[4]
-            kind, _, options = after.split(" ")[:3]
-            if kind == "cgroup2":
-                v2 = v2 or mount_point
-            elif kind == "cgroup":
-                for name in options.strip().split(","):
-                    if name in V1_CONTROLLERS or name in V1_ON_DEMAND:
-                        v1.setdefault(name, mount_point)
+    for line in mountinfo:
+        if " - cgroup" not in line:
+            continue
+        before, _, after = line.partition(" - ")
+        mount_point = before.split(" ")[4]
+        kind, _, options = after.split(" ")[:3]
+        if kind == "cgroup2":
+            v2 = v2 or mount_point
+        elif kind == "cgroup":
+            for name in options.split(","):
+                if name in V1_CONTROLLERS or name in V1_ON_DEMAND:
+                    v1.setdefault(name, mount_point)
     return Layout(v1, v2)
 
 
 def create(directory: str) -> None:
     """Make a cgroup and those above it; in v2, hand every controller that is there down to it."""
+    parent_directory = os.path.dirname(directory)
     try:
         os.mkdir(directory, 0o755)
     except FileExistsError:
         return
     except FileNotFoundError:
-        create(os.path.dirname(directory))
+        create(parent_directory)
         os.mkdir(directory, 0o755)
-    _delegate(os.path.dirname(directory))
+    if layout().unified:
+        _delegate(parent_directory)
 
 
 def _delegate(directory: str) -> None:
-    """Enable all controllers of a v2 cgroup for its children; in v1 there is no such file, and nothing to do."""
+    """Enable all controllers of a v2 cgroup for its children."""
     control = f"{directory}/cgroup.subtree_control"
-    try:
-        with open(control) as enabled, open(f"{directory}/cgroup.controllers") as available:
-            missing = set(available.read().split()) - set(enabled.read().split())
-    except FileNotFoundError:
-        return
+    with open(control) as enabled, open(f"{directory}/cgroup.controllers") as available:
+        missing = set(available.read().split()) - set(enabled.read().split())
     for name in sorted(missing):
         try:
             write(control, f"+{name}")
@@ -101,11 +110,15 @@ def _delegate(directory: str) -> None:
             continue  # one that refuses (cpu, while real-time tasks are about) is reported by the limit that needs it
 
 
-def write(path: str, value: str) -> None:
-    """Write one value into a control file."""
+def write(path: str, *values: str) -> None:
+    """Write values into a control file, one write(2) each. An OSError names the file and the value."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        os.write(descriptor, value.encode())
+        for value in values:
+            try:
+                os.write(descriptor, value.encode())
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, f"{path} = {value}") from None
     finally:
         os.close(descriptor)
 

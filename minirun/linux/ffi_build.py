@@ -29,6 +29,8 @@ DECLARATIONS = """
     int mr_netlink_socket(int protocol, int netns);
     int mr_open_inside(int root, const char *path, int flags, int mode, int resolve);
     int mr_unmount(const char *path);
+    int mr_remove_tree(int directory, const char *name);
+    int mr_run_detached(char *const argv[], char *const envp[], int keep_stdio);
     int mr_socketpair(int pair[2]);
     int mr_lock(const char *path, int create, int wait);
     int mr_dead_locks(const char *directory, char *names, size_t size);

@@ -11,9 +11,11 @@ from minirun.linux._shim import ffi, lib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from typing import NoReturn
 
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
+_AT_FDCWD = -100
 RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 2, 4, 8, 16
 
 
@@ -109,6 +111,22 @@ def sealed_copy(path: str) -> int:
     return int(descriptor)
 
 
+def remove_tree(path: str) -> None:
+    """Remove a file or a directory and all below it, never through a symbolic link; missing is fine."""
+    if lib.mr_remove_tree(_AT_FDCWD, path.encode()) < 0:
+        _raise(path)
+
+
+def run_detached(words: Sequence[str], environment: Mapping[str, str], keep_stdio: bool) -> int:
+    """Start the program ``words[0]``, which outlives us; its pid. Without ``keep_stdio`` it has /dev/null."""
+    argv = [ffi.new("char[]", os.fsencode(word)) for word in words]
+    envp = [ffi.new("char[]", os.fsencode(f"{name}={value}")) for name, value in environment.items()]
+    pid = lib.mr_run_detached([*argv, ffi.NULL], [*envp, ffi.NULL], keep_stdio)
+    if pid < 0:
+        _raise(words[0])
+    return int(pid)
+
+
 def socketpair() -> tuple[int, int]:
     """A connected pair of close-on-exec SOCK_SEQPACKET sockets: one os.write is one os.read."""
     pair = ffi.new("int[2]")
@@ -157,6 +175,22 @@ def follow(control: int, terminal: int, forward_signals: bool) -> tuple[int, boo
     if result < 0:
         _raise()
     return (status[0], bool(oom[0])) if result else None
+
+
+def spawn(
+    namespaces: int, init: int, ops: int, stdio: tuple[int, int, int], keep: int = 0, cgroup: int = -1, pidns: int = -1
+) -> tuple[int, int, int]:
+    """Make a process that executes minirun-init: (its pid, a pidfd, the socket to it). See csrc/minirun.h.
+
+    ``namespaces`` are CLONE_NEW* flags, the others descriptors: the sealed init, its op list, what becomes 0, 1 and 2,
+    how many from 3 on are kept, a v2 cgroup to be born in, a pidfd whose PID namespace to be born in.
+    """
+    request = ffi.new("struct mr_spawn *", {"namespaces": namespaces, "cgroup": cgroup, "pidns": pidns})
+    request.init, request.ops, request.stdio, request.keep = init, ops, list(stdio), keep
+    pid = lib.mr_spawn(request)
+    if pid < 0:
+        _raise("clone3")
+    return int(pid), int(request.pidfd), int(request.control)
 
 
 class Message:

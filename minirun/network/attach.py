@@ -17,7 +17,7 @@ from binascii import crc32
 from minirun import store
 from minirun.errors import Conflict
 from minirun.linux import netlink, syscalls
-from minirun.network import addresses, ports, sysctl
+from minirun.network import addresses, sysctl
 from minirun.network.ipam import Lease
 from minirun.network.nat import Publish
 from minirun.step import Step
@@ -27,13 +27,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from minirun.network.ports import Port
+
 NETNS = "/run/netns"  # iproute2's own place, so that `ip netns exec <name>` just works
 PROC_NET = "/proc/sys/net"
-ENODEV, EINVAL, EADDRNOTAVAIL = 19, 22, 99
+ENODEV, EINVAL, EXFULL, EADDRNOTAVAIL = 19, 22, 54, 99
 
 
 def attach_steps(
-    container_id: str, container_name: str, network: dict[str, Any], address: str, published: Sequence[ports.Port]
+    container_id: str, container_name: str, network: dict[str, Any], address: str, published: Sequence[Port]
 ) -> list[Step]:
     """The steps that give a container its namespace, eth0 with ``address`` on ``network``, and its ports."""
     netns, gateway = netns_path(container_name), network["gateway"]
@@ -43,10 +45,9 @@ def attach_steps(
     steps = [
         Lease(network["name"], address, container_id),
         Netns(container_name, owner_tag(container_id)),
-        Interface(netns, "lo", "", ""),
         Veth(host, network["bridge"], "eth0", netns, mac, mtu, label),
         Interface(netns, "eth0", f"{address}/{prefix}", gateway),
-        Carrier(host),
+        Carrier(host, network["bridge"]),
     ]
     if published:
         elements = [port.element(address) for port in published]
@@ -58,7 +59,7 @@ def isolated_steps(container_id: str, container_name: str) -> list[Step]:
     """The steps of ``--net none``: a namespace with nothing but lo."""
     return [
         Netns(container_name, owner_tag(container_id)),
-        Interface(netns_path(container_name), "lo", "", ""),
+        Interface(netns_path(container_name), "", "", ""),
     ]
 
 
@@ -106,7 +107,7 @@ class Netns(Step):
         return f"ip netns add {self.name}\nip netns exec {self.name} sysctl -qew {settings}"
 
     def do(self) -> None:
-        store.directory(NETNS, mode=0o755)
+        _make_folder()
         try:
             syscalls.netns_create(netns_path(self.name), self._sysctls())
         except FileExistsError:
@@ -184,6 +185,12 @@ class Veth(Step):
             except FileExistsError:  # of this container's last run: the kernel has not come round to removing it
                 self._delete(socket)
                 socket.ask(request)
+        except OSError as error:
+            if error.errno != EXFULL:
+                raise
+            raise Conflict(
+                f"bridge {self.bridge}", "it has 1023 ports, as many as the kernel allows", "use another network"
+            ) from None
         finally:
             os.close(namespace)
 
@@ -205,7 +212,7 @@ class Veth(Step):
 
 
 class Interface(Step):
-    """A device inside the namespace: its address, up, and the default route through it."""
+    """The devices inside the namespace: lo up and, if there is a cable, its address, up, and the way out through it."""
 
     kind = "interface"
     fields = ("netns", "device", "address", "gateway")
@@ -216,18 +223,21 @@ class Interface(Step):
 
     def sh(self) -> str:
         ip = f"ip -n {os.path.basename(self.netns)}"
-        lines = [f"{ip} link set {self.device} up"]
-        if self.address:
-            lines.insert(0, f"{ip} addr add {self.address} brd + dev {self.device}")
-            lines.append(f"{ip} route add default via {self.gateway} dev {self.device} proto static")
+        lines = [f"{ip} link set lo up"]
+        if self.device:
+            lines += [
+                f"{ip} addr add {self.address} brd + dev {self.device}",
+                f"{ip} link set {self.device} up",
+                f"{ip} route add default via {self.gateway} dev {self.device} proto static",
+            ]
         return "\n".join(lines)
 
     def do(self) -> None:
         with netlink.Socket(netns=self.netns) as socket:
-            if not self.address:
-                socket.ask(netlink.set_up(self.device))
+            if not self.device:
+                socket.ask(netlink.set_up("lo"))
                 return
-            index = netlink.Link(socket.ask(netlink.get_link(self.device))[0]).index
+            index = netlink.Link(socket.ask(netlink.set_up("lo"), netlink.get_link(self.device))[0]).index
             socket.ask(
                 netlink.add_address(index, *self._parsed()),
                 netlink.set_up(self.device),  # before the route: a gateway behind a device that is down is refused
@@ -236,7 +246,7 @@ class Interface(Step):
 
     def undo(self) -> None:
         """Take the address away: somebody may hold the namespace, and the address will soon be another's."""
-        if not self.address:
+        if not self.device:
             return
         try:
             with netlink.Socket(netns=self.netns) as socket:
@@ -255,23 +265,61 @@ class Interface(Step):
 
 
 class Carrier(Step):
-    """Makes the bridge's port forward now.
+    """Makes the bridge's port forward now, and the bridge itself send.
 
-    The kernel tells the bridge some time later that the cable is live; a packet that comes earlier is lost, and TCP
-    repeats its first one after a second. Whoever asks for the link gets the pending work done before the answer
-    (linkwatch_sync_dev in rtnl_getlink).
+    The kernel tells a bridge some time later that a cable is live, and the rest of the kernel later still that the
+    bridge is, when that was its first one. A packet that comes earlier is lost, and TCP repeats its first one after a
+    second. Whoever asks for a link gets its pending work done before the answer (linkwatch_sync_dev in rtnl_getlink).
     """
 
     kind = "carrier"
-    fields = ("host",)
+    fields = ("host", "bridge")
     host: str
+    bridge: str
 
     def sh(self) -> str:
-        return f"ip link show {self.host} > /dev/null  # reading it makes the port forward at once"
+        return "\n".join(
+            (
+                f"ip link show {self.host} > /dev/null  # reading it makes the port forward at once",
+                f"ip link show {self.bridge} > /dev/null",
+            )
+        )
 
     def do(self) -> None:
         with netlink.Socket() as socket:
-            socket.ask(netlink.get_link(self.host))
+            socket.ask(netlink.get_link(self.host), netlink.get_link(self.bridge))
 
     def undo(self) -> None:
         pass
+
+
+def _make_folder() -> None:
+    """Make the folder of namespaces a shared mount, as iproute2 does.
+
+    Else the first ``ip netns add`` of somebody would do that later, on top of our namespaces: each would then be
+    mounted twice, and its name could never be removed (EBUSY).
+    """
+    store.directory(NETNS, mode=0o755)
+    if _mount_id(NETNS) != _mount_id(os.path.dirname(NETNS)):
+        return
+    import fcntl
+
+    from minirun.network import helper
+
+    folder = os.open(os.path.dirname(NETNS), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # two at once would mount twice, which is what we are here to prevent
+        if _mount_id(NETNS) == _mount_id(os.path.dirname(NETNS)):
+            helper.run(["mount", "--rbind", "--make-shared", NETNS, NETNS], "mount")
+    finally:
+        os.close(folder)
+
+
+def _mount_id(path: str) -> str:
+    """The number of the mount that a path is on (proc_pid_fdinfo(5))."""
+    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        text = store.read(f"/proc/self/fdinfo/{descriptor}") or ""
+    finally:
+        os.close(descriptor)
+    return text.partition("mnt_id:")[2].split()[0]

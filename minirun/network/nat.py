@@ -13,7 +13,7 @@ from minirun import store
 from minirun.errors import Conflict, MinirunError, Unsupported
 from minirun.linux import nft
 from minirun.linux.nft import Element
-from minirun.network import ipam
+from minirun.network import helper, ipam
 from minirun.step import Step
 
 TYPE_CHECKING = False
@@ -135,7 +135,13 @@ def reassert() -> None:
     for element in _known():  # of two that claim one key the first gets it: better than refusing both
         command = f"add element inet {TABLE.name} {element.set} {{ {element} }}"
         commands.setdefault((element.set, *element.key), command)
-    _nft(rules + "\n".join(commands.values()) + "\n")
+    try:
+        helper.run(["nft", "-f", "-"], "nftables", rules + "\n".join(commands.values()) + "\n")
+    except Unsupported:
+        raise
+    except MinirunError:
+        if not TABLE.exists():  # else another process was quicker with the same
+            raise
 
 
 def _known() -> Iterator[Element]:
@@ -166,28 +172,3 @@ def _add(elements: Sequence[Element]) -> None:
         raise MinirunError(
             f"nftables table inet {TABLE.name}", f"lacks {error.filename}", "remove it, the next command puts it back"
         ) from None
-
-
-def _nft(text: str) -> None:
-    """Run ``nft -f -``. Having been overtaken by another process that loaded the same is fine."""
-    source, complaint = os.memfd_create("ruleset"), os.memfd_create("stderr")
-    try:
-        os.write(source, text.encode())
-        os.lseek(source, 0, os.SEEK_SET)
-        streams = [(os.POSIX_SPAWN_DUP2, source, 0), (os.POSIX_SPAWN_DUP2, complaint, 2)]
-        pid = os.posix_spawn(_program("nft"), ["nft", "-f", "-"], os.environ, file_actions=streams)
-        _, status = os.waitpid(pid, 0)
-        if status and not TABLE.exists():
-            why = os.pread(complaint, 4096, 0).decode(errors="replace").strip().split("\n")[0]
-            raise MinirunError("nft -f -", why or f"exit {os.waitstatus_to_exitcode(status)}")
-    finally:
-        os.close(source)
-        os.close(complaint)
-
-
-def _program(name: str) -> str:
-    """Where a program is; a shell of root that su(1) made may lack the sbin folders in its PATH."""
-    for folder in [*os.environ.get("PATH", "").split(":"), "/usr/sbin", "/sbin"]:
-        if folder and os.access(f"{folder}/{name}", os.X_OK):
-            return f"{folder}/{name}"
-    raise Unsupported(name, "not installed", "install the package nftables")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 MAX_RANGE = 1024
+ANY = "0.0.0.0"
 EADDRNOTAVAIL = 99
 
 
@@ -27,7 +28,7 @@ class Port:
         self.host_port, self.container_port, self.protocol = host_port, container_port, protocol
 
     def __str__(self) -> str:
-        return f"{self.address or '0.0.0.0'}:{self.host_port}:{self.container_port}/{self.protocol}"  # noqa: S104
+        return f"{self.address or ANY}:{self.host_port}:{self.container_port}/{self.protocol}"
 
     def record(self) -> list[Any]:
         """The port as JSON: the constructor's arguments."""
@@ -57,7 +58,7 @@ def parse(text: str) -> list[Port]:
     outer, inner = _range(text, host), _range(text, inside)
     if len(outer) != len(inner):
         raise UsageError(f"-p {text}", f"{len(outer)} ports of the host for {len(inner)} of the container")
-    address = "" if address == "0.0.0.0" else address  # noqa: S104
+    address = "" if address == ANY else address
     return [Port(address, a, b, protocol) for a, b in zip(outer, inner, strict=True)]
 
 

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _SAFE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-./:=,+@%^")
+_FUNCTIONS = (
+    'mask() { if [ -d ".$1" ]; then mount -t tmpfs -o ro,nosuid,nodev,noexec tmpfs ".$1"',
+    '         elif [ -e ".$1" ]; then mount --bind /dev/null ".$1"; fi; }',
+    'readonly_() { if [ -e ".$1" ]; then mount --rbind ".$1" ".$1"; mount -o remount,bind,ro ".$1"; fi; }',
+)
 _UNSHARE = {
     "pid": "--pid --fork",
     "mount": "--mount",
@@ -70,6 +75,7 @@ def _assemble(
             *outside,
             f"exec {enter}unshare {unshare} {shell}",
             "set -e",
+            *_FUNCTIONS,
             *inside,
             _enter(ops, program),
             "INSIDE",
@@ -126,17 +132,6 @@ def _node(path: str, kind: str, major: str, minor: str, mode: str, uid: str, gid
     return f'mknod -m {mode} ".{path}" {kind} {major} {minor}; chown {uid}:{gid} ".{path}"'
 
 
-def _mask(path: str) -> str:
-    return (
-        f'if [ -d ".{path}" ]; then mount -t tmpfs -o ro,nosuid,nodev,noexec tmpfs ".{path}"; '
-        f'elif [ -e ".{path}" ]; then mount --bind /dev/null ".{path}"; fi'
-    )
-
-
-def _readonly(path: str) -> str:
-    return f'if [ -e ".{path}" ]; then mount --rbind ".{path}" ".{path}"; mount -o remount,bind,ro ".{path}"; fi'
-
-
 def _rlimit(number: str, soft: str, hard: str) -> str:
     name = next(name for name, known in security.RLIMITS.items() if known == int(number))
     return f"prlimit --pid $$ --{name.removeprefix('RLIMIT_').lower()}={soft}:{hard}"
@@ -152,8 +147,8 @@ _SPEAKERS: dict[str, Callable[..., str]] = {
     "node": _node,
     "symlink": lambda text, path: f'ln -sfn {quote(text)} ".{path}"',
     "mkdir": lambda path: f'mkdir -p ".{path}"',
-    "mask": _mask,
-    "readonly": _readonly,
+    "mask": lambda path: f"mask {quote(path)}",
+    "readonly": lambda path: f"readonly_ {quote(path)}",
     "sysctl": lambda name, value: f'echo {quote(value)} > "./proc/sys/{name}"',
     "remount": lambda path, options: f'mount -o remount,bind,{options} ".{path.rstrip("/")}"',
     "pivot": lambda: (

@@ -36,12 +36,18 @@ def namespaces(config: dict[str, Any]) -> tuple[int, list[tuple[str, str]]]:
 
 
 def create_ops(
-    config: dict[str, Any], root: Op, cgroups: Sequence[str], filter_path: str | None, start: Sequence[Op]
+    config: dict[str, Any],
+    root: Op,
+    cgroups: Sequence[str],
+    filter_path: str | None,
+    start: Sequence[Op],
+    opened: Sequence[Op] = (),
 ) -> list[Op]:
     """The ops that turn a newly cloned process into the container's first process.
 
     ``root`` is the op that brings the root file system (``root`` or ``overlay``); ``cgroups`` the files to join;
-    ``filter_path`` the compiled seccomp filter; ``start`` how to wait for the start (``ready``, or ``fifo`` and so on).
+    ``filter_path`` the compiled seccomp filter; ``start`` how to wait for the start; ``opened`` are ops that open
+    what ``start`` needs of the host.
     """
     linux, process = config.get("linux", {}), config["process"]
     _, joins = namespaces(config)
@@ -55,6 +61,7 @@ def create_ops(
         *([["join", path] for _, path in joins]),
         *([["unshare", f"{security.NAMESPACES['cgroup']:x}"]] if _makes(config, "cgroup") else []),
         *([["filter", filter_path]] if filter_path else []),
+        *opened,
         *(_oom_score(process)),
         # Leave the caller's terminal and keys behind.
         ["session"],
@@ -86,7 +93,10 @@ def identity_ops(process: dict[str, Any], filtered: bool, start: Sequence[Op], s
     uid, gid = str(user.get("uid", 0)), str(user.get("gid", 0))
     groups = ",".join(str(group) for group in user.get("additionalGids") or []) or "-"
     capabilities = process.get("capabilities") or {}
-    sets = {name: f"{security.mask(capabilities.get(name) or []):x}" for name in _SETS}
+    masks = {name: security.mask(capabilities.get(name) or []) for name in _SETS}
+    # The kernel raises no other (capabilities(7)); runc passes over them too, and so do the documents made for it.
+    masks["ambient"] &= masks["inheritable"] & masks["permitted"]
+    sets = {name: f"{bits:x}" for name, bits in masks.items()}
     no_new_privs = bool(process.get("noNewPrivileges"))
     seccomp = [["seccomp", f"{seccomp_flags:x}"]] if filtered else []
     return [
@@ -156,6 +166,10 @@ def mount_ops(config: dict[str, Any]) -> list[Op]:
     return ops
 
 
+# What programs size themselves by; nothing inside a container reads the other v1 hierarchies.
+_READABLE = ("memory", "cpu", "cpuacct", "cpuset", "pids")
+
+
 def _cgroup_mounts(target: str, options: list[str]) -> list[Op]:
     layout = cgroup.layout()
     kept = ",".join(option for option in options if option not in ("ro", "rw"))
@@ -163,8 +177,9 @@ def _cgroup_mounts(target: str, options: list[str]) -> list[Op]:
         return [["mount", "cgroup", target, "cgroup2", ",".join(options)]]
     ops: list[Op] = [["mount", "tmpfs", target, "tmpfs", f"{kept},mode=755,size=64k"]]
     by_mount: dict[str, list[str]] = {}
-    for name in layout.controllers():
-        by_mount.setdefault(layout.v1[name], []).append(name)
+    for name in _READABLE:
+        if name in layout.v1:
+            by_mount.setdefault(layout.v1[name], []).append(name)
     for mount_point, names in by_mount.items():
         path = f"{target}/{mount_point.rsplit('/', 1)[-1]}"
         ops.append(["mount", "cgroup", path, "cgroup", ",".join([*options, *names])])

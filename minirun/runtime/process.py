@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 
+from minirun import store
 from minirun.errors import CommandNotExecutable, CommandNotFound, StepFailed
 from minirun.linux import syscalls
 from minirun.linux.syscalls import Message
@@ -45,6 +46,7 @@ class Spawn(Step):
     cleanup: Sequence[str] = ()
     inherit: Sequence[int] = ()
     attach: bool = False
+    ended: bool = False
 
     def sh(self) -> str:
         from minirun.runtime import explain
@@ -63,7 +65,8 @@ class Spawn(Step):
             words += ["--cleanup", *self.cleanup]
         for descriptor in (theirs, ops, init, *self.inherit):
             os.set_inheritable(descriptor, True)
-        os.posix_spawn(MONITOR, words, os.environ, file_actions=[] if self.attach else _NULL_STDIO)
+        # With docker-run(1) a detached container holds nothing of its caller's: $(minirun run -d ...) must not hang.
+        syscalls.run_detached(words, os.environ, keep_stdio=self.attach)
         for descriptor in (theirs, ops, init):
             os.close(descriptor)
         message = self._expect(Message.CREATED)
@@ -76,7 +79,7 @@ class Spawn(Step):
 
     def undo(self) -> None:
         """Kill a process that was made, and wait for its end. The monitor waits for us, its owner, to finish."""
-        if self.control < 0:
+        if self.control < 0 or self.ended:
             return
         try:
             syscalls.send(self.control, Message.SIGNAL, 9)
@@ -86,32 +89,15 @@ class Spawn(Step):
             pass
 
     def _expect(self, kind: int) -> Message:
-        while message := syscalls.receive(self.control):
-            if message.type == kind:
-                return message
-            if message.type == Message.FAILED:
-                self._fail(message.a, message.b)
-            if message.type == Message.EXITED:  # STARTED and EXITED can cross: the program was very short
-                break
-        raise StepFailed("the monitor ended before the container started", "", "see dmesg for a kill by the kernel")
-
-    def _fail(self, number: int, error: int) -> NoReturn:
-        why = os.strerror(error)
-        if number < 0:
-            raise StepFailed("minirun-monitor could not create the process", why, _remedy(error))
-        if number >= len(self.ops) or self.ops[number][0] == "lookup":
-            name = self.program[0] if self.program else ""
-            if error in (_ENOENT, _ENOTDIR):
-                raise CommandNotFound(f"exec {name!r}", "executable file not found in the container", "see its PATH")
-            raise CommandNotExecutable(f"exec {name!r}", why.lower())
-        op = self.ops[number]
-        if op[0] == "cwd":
-            raise CommandNotExecutable(f"working directory {op[1]!r}", why.lower(), "choose another with -w")
-        raise StepFailed(f"init op {number} ({' '.join(op)}) failed", why, _remedy(error))
+        try:
+            return expect(self.control, kind, self.ops, self.program)
+        except EndedEarly:
+            self.ended = True
+            raise
 
 
-# With docker-run(1) a detached container holds nothing of its caller's: $(minirun run -d ...) must not hang.
-_NULL_STDIO = [(os.POSIX_SPAWN_OPEN, number, "/dev/null", os.O_RDWR, 0) for number in range(3)]
+class EndedEarly(StepFailed):
+    """The process ended before it was the program."""
 
 
 def memory_file(name: str, content: bytes) -> int:
@@ -121,16 +107,43 @@ def memory_file(name: str, content: bytes) -> int:
     return descriptor
 
 
+def expect(control: int, kind: int, ops: Sequence[Sequence[str]], program: Sequence[str]) -> Message:
+    """The next message of this kind from init or the monitor; if it reports a failure, that is raised."""
+    while message := syscalls.receive(control):
+        if message.type == kind:
+            return message
+        if message.type == Message.FAILED:
+            _fail(message.a, message.b, ops, program)
+        if message.type == Message.EXITED:
+            break
+    raise EndedEarly("the container's process ended before it started", "", "see dmesg for a kill by the kernel")
+
+
+def _fail(number: int, error: int, ops: Sequence[Sequence[str]], program: Sequence[str]) -> NoReturn:
+    why = os.strerror(error)
+    if number < 0:
+        raise StepFailed("the container's process could not be created", why, _remedy(error))
+    if number >= len(ops) or ops[number][0] == "lookup":
+        name = program[0] if program else ""
+        if error in (_ENOENT, _ENOTDIR):
+            raise CommandNotFound(f"exec {name!r}", "executable file not found in the container", "see its PATH")
+        raise CommandNotExecutable(f"exec {name!r}", why.lower())
+    op = ops[number]
+    if op[0] == "cwd":
+        raise CommandNotExecutable(f"working directory {op[1]!r}", why.lower(), "choose another with -w")
+    raise StepFailed(f"init op {number} ({' '.join(op)}) failed", why, _remedy(error))
+
+
 def start_time(pid: int) -> int:
     """When a process started, in clock ticks after boot: field 22 of proc_pid_stat(5); 0 if it is gone.
 
     A pid and its start time together name a process for ever; a pid alone may be another's by now.
     """
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[19])
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
+        text = store.read(f"/proc/{pid}/stat")
+    except ProcessLookupError:  # it ended while we read
+        text = None
+    return int(text.rpartition(")")[2].split()[19]) if text else 0
 
 
 def _remedy(error: int) -> str:

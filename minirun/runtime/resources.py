@@ -32,11 +32,8 @@ class Cgroup(Step):
     def do(self) -> None:
         for directory in self.directories:
             cgroup.create(directory)
-        for path, value in self.files:
-            try:
-                cgroup.write(path, value)
-            except OSError as error:
-                raise OSError(error.errno, error.strerror, f"{path} = {value}") from None
+        for path in dict.fromkeys(path for path, _ in self.files):
+            cgroup.write(path, *(value for file, value in self.files if file == path))
 
     def undo(self) -> None:
         for directory in reversed(self.directories):

@@ -13,10 +13,10 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from archives import archive, entry
 
 from minirun.errors import InvalidDocument
 from minirun.image import layers, stream, tree
+from tests.image.archives import archive, entry
 
 SYM, LNK, DIR, CHR, BLK, FIFO = (
     *(tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE),

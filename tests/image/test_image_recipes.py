@@ -110,6 +110,16 @@ def test_a_finished_image_is_found_until_its_recipe_changes(recipe: Callable[...
     assert recipes.build("own").id != first.id
 
 
+def test_the_umask_makes_no_difference(recipe: Callable[..., Path]) -> None:
+    recipe("own", {"kind": "files", "directories": {"a/b/c": {}}})
+    first = recipes.build("own")
+    umask = os.umask(0o077)
+    try:
+        assert recipes.build("own", fresh=True).id == first.id
+    finally:
+        os.umask(umask)
+
+
 def test_an_image_on_a_base_has_its_layers_and_changes_its_files(recipe: Callable[..., Path]) -> None:
     recipe("low", {"kind": "files"})
     directory = recipe("high", {"kind": "append", "path": "etc/motd", "text": "more\n"}, base="low")

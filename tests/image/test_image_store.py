@@ -14,12 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from archives import archive, entry
 
 from minirun import store
 from minirun.errors import InvalidDocument, NotFound
 from minirun.image import document, layers, layout, stream, writer
 from minirun.image.layout import Image
+from tests.image.archives import archive, entry
 
 CONFIG = {"created": "2026-01-02T03:04:05Z", "architecture": "amd64", "os": "linux", "config": {"Cmd": ["sh"]}}
 

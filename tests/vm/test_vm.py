@@ -80,8 +80,17 @@ def test_a_killed_one_leaves_no_process(scratch: Path) -> None:
     assert processes_of(scratch) == []
 
 
+@pytest.fixture(scope="session")
+def images() -> None:
+    """The images that `guest/` runs; in a VM there is no network to fetch their packages from."""
+    store = CHECKOUT / "build/vm-images"
+    minirun = Path(sys.executable).with_name("minirun")
+    subprocess.run([minirun, "--root", store, "--state", store, "image", "build", "busybox"], check=True)
+
+
+@pytest.mark.usefixtures("images", "scratch")
 @pytest.mark.parametrize("kind", ["uml", "qemu"])
-def test_inside(kind: str, scratch: Path) -> None:
+def test_inside(kind: str) -> None:
     done = run(kind, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/vm/guest", timeout=900)
     print(done.stdout, done.stderr)
     assert done.returncode == 0

@@ -1,0 +1,3 @@
+"""The fixtures of the doctor's tests."""
+
+from tests.fakehost import host  # noqa: F401

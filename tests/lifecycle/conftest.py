@@ -1,0 +1,48 @@
+"""The fixtures of the lifecycle tests: images that are built once, and one machine for each file of tests."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakehost import REPOSITORY
+from tests.lifecycle.machine import MINIRUN, Machine
+
+
+@pytest.fixture(scope="session")
+def images_root() -> Path:
+    """A root with the images busybox and alpine: MINIRUN_TEST_IMAGES, or the user's cache, filled at the first time."""
+    if prepared := os.environ.get("MINIRUN_TEST_IMAGES"):
+        return Path(prepared)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    root = cache / "minirun-test"
+    root.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    with open(root / "lock", "w") as lock:  # sessions that run at the same time build once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        command = [*MINIRUN, "--root", str(root), "--state", str(root / "state"), "image", "build", "busybox", "alpine"]
+        subprocess.run(command, env=environment, check=True, timeout=600)
+    return root
+
+
+@pytest.fixture(scope="module")
+def machine(images_root: Path) -> Iterator[Machine]:
+    """One fake host for a whole file: a test takes it as ``host``."""
+    made = Machine(images_root)
+    try:
+        made.minirun("run", "--rm", "busybox", "true")  # makes br0 and the firewall's table, which stay
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def host(machine: Machine) -> Iterator[Machine]:
+    """The machine; after the test its containers are removed, and nothing may be left."""
+    yield machine
+    machine.sweep()

@@ -1,0 +1,123 @@
+"""Containers without a runtime: attached namespaces on a fake host, in which small servers and clients run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+
+from tests.fakehost import FakeHost, Namespace
+
+ATTACH = """
+import json, sys
+from minirun import step
+from minirun.network import attach, bridge, ipam, ports
+identity, name, network, wanted = sys.argv[1:5]
+network = bridge.ensure(network)
+published = [port for text in sys.argv[5:] for port in ports.parse(text)]
+ports.check(published)
+address = ipam.allocate(network, identity, wanted or None)
+steps = attach.attach_steps(identity, name, network, address, published)
+step.do_all(steps)
+print(json.dumps([address, [s.record() for s in steps]]))
+"""
+
+UNDO = """
+import json, sys
+from minirun import step
+from minirun.network import attach, bridge
+errors = step.undo_all([step.load(record) for record in json.loads(sys.argv[1])])
+assert not errors, errors
+"""
+
+SERVER = """
+import socket, sys
+kind, port, name = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+if kind == "tcp":
+    server = socket.create_server(("", port), backlog=64)
+    print("ready", flush=True)
+    while True:
+        connection, peer = server.accept()
+        connection.sendall(f"{name} sees {peer[0]}".encode())
+        connection.close()
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(("", port))
+print("ready", flush=True)
+while True:
+    _, peer = server.recvfrom(100)
+    print(peer[0], flush=True)
+    server.sendto(f"{name} sees {peer[0]}".encode(), peer)
+"""
+
+CLIENT = """
+import socket, sys
+kind, address, port, patience = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+client = socket.socket(socket.AF_INET, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
+client.settimeout(patience)
+try:
+    client.connect((address, port))
+    if kind == "udp":
+        client.send(b"?")
+    print(client.recv(100).decode())
+except OSError as error:
+    print(type(error).__name__, error.errno)
+"""
+
+
+class Attached:
+    """A namespace attached to a network of the fake host, standing for a container."""
+
+    def __init__(self, host: FakeHost, name: str, network: str, *ports: str, address: str = "") -> None:
+        self.host, self.name, self.id = host, name, identity(name)
+        done = host.python(ATTACH, self.id, name, network, address, *ports)
+        self.address, self.steps = json.loads(done)
+        self._enter = ["nsenter", f"--net=/run/netns/{name}"]
+
+    def command(self, *command: str) -> list[str]:
+        """The command as the host has to run it."""
+        return [*self._enter, *command]
+
+    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a command in the namespace."""
+        return self.host.run(self.command(*command), check=check)
+
+    def undo(self) -> None:
+        """Undo the plan, as the end of the container would."""
+        self.host.python(UNDO, json.dumps(self.steps))
+
+
+GATE = """
+import sys
+from minirun.network import attach, bridge, helper  # all that takes time
+print("ready", flush=True)
+sys.stdin.readline()
+"""
+
+Serve = Callable[..., subprocess.Popen[str]]
+
+
+def identity(name: str) -> str:
+    """An id like the engine's, 64 hexadecimal digits."""
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def ask(place: Namespace | Attached, address: str, port: int, kind: str = "tcp", patience: float = 10) -> str:
+    """What a client at ``place`` gets from ``address``: the server's words, or the name of the error."""
+    command = [sys.executable, "-c", CLIENT, kind, address, str(port), str(patience)]
+    done = place.run(*command) if isinstance(place, Attached) else place.run(command)
+    return done.stdout.strip()
+
+
+def at_once(host: FakeHost, code: str, argument_lists: Sequence[Sequence[str]]) -> list[str]:
+    """Run Python code in as many processes as there are lists of arguments, all let go together; what each printed."""
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    crowd = [host.popen([sys.executable, "-c", GATE + code, *words], **pipes) for words in argument_lists]
+    for process in crowd:
+        assert process.stdout and process.stdout.readline() == "ready\n"
+    for process in crowd:
+        assert process.stdin
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    return [process.communicate(timeout=60)[0] for process in crowd]

@@ -1,0 +1,94 @@
+"""The network's part of a plan, as data: nothing here asks the kernel anything."""
+
+from __future__ import annotations
+
+import pytest
+
+from minirun import step, strict_json
+from minirun.linux import nft
+from minirun.network import attach, bridge, nat, ports
+
+ID = "3f9a12ab34cd" + "0" * 52
+NETWORK = {
+    "name": "br0",
+    "bridge": "br0",
+    "subnet": "10.201.0.0/24",
+    "gateway": "10.201.0.1",
+    "mac": "02:6d:0a:c9:00:01",
+    "mtu": 1500,
+    "created": "2026-01-01T00:00:00Z",
+    "set_ip_forward": True,
+}
+
+
+def steps() -> list[step.Step]:
+    published = ports.parse("8080:80") + ports.parse("127.0.0.1:53:53/udp")
+    return [*bridge.all_steps(NETWORK), *attach.attach_steps(ID, "web", NETWORK, "10.201.0.2", published)]
+
+
+def test_the_order() -> None:
+    assert [s.kind for s in steps()] == [
+        "ruleset", "network", "forwarding", "bridge", "elements",
+        "lease", "netns", "veth", "interface", "carrier", "publish",
+    ]  # fmt: skip
+    assert [s.kind for s in attach.isolated_steps(ID, "web")] == ["netns", "interface"]
+    without_ports = attach.attach_steps(ID, "web", NETWORK, "10.201.0.2", [])
+    assert [s.kind for s in without_ports][-1] == "carrier"
+
+
+def test_what_explain_shows() -> None:
+    shown = "\n".join(s.sh() for s in attach.attach_steps(ID, "web", NETWORK, "10.201.0.2", ports.parse("8080:80"))[1:])
+    assert shown.replace(f"{attach.owner_tag(ID)}", "TAG").split("\n") == [
+        "ip netns add web",
+        "ip netns exec web sysctl -qew net.ipv6.conf.all.disable_ipv6='1' net.ipv6.conf.default.disable_ipv6='1'"
+        " net.ipv4.ping_group_range='0 2147483647' net.ipv4.conf.lo.tag='TAG'",
+        "ip link add mr3f9a12ab34cd mtu 1500 type veth peer name eth0 address 02:6d:0a:c9:00:02 mtu 1500 netns web",
+        "sysctl -qew net.ipv6.conf.mr3f9a12ab34cd.disable_ipv6=1",
+        "ip link set mr3f9a12ab34cd master br0 alias 'web 3f9a12ab34cd' up",
+        "bridge link set dev mr3f9a12ab34cd hairpin on",
+        "ip -n web link set lo up",
+        "ip -n web addr add 10.201.0.2/24 brd + dev eth0",
+        "ip -n web link set eth0 up",
+        "ip -n web route add default via 10.201.0.1 dev eth0 proto static",
+        "ip link show mr3f9a12ab34cd > /dev/null  # reading it makes the port forward at once",
+        "ip link show br0 > /dev/null",
+        "nft add element inet minirun pub4_any '{ tcp . 8080 comment \"web 3f9a12ab34cd\" : 10.201.0.2 . 80 }'",
+    ]
+
+
+@pytest.mark.parametrize("number", range(11))
+def test_a_step_survives_its_journal(number: int) -> None:
+    before = steps()[number]
+    after = step.load(strict_json.loads(strict_json.dumps(before.record())))
+    assert type(after) is type(before)
+    assert after.record() == before.record()
+    assert after.sh() == before.sh()
+
+
+def test_the_table_has_the_sets_of_the_rules() -> None:
+    rules = open(nat.RULES).read()
+    for name, (key, data) in nat.TABLE.sets.items():
+        declared = f"map {name} {{ type {key} : {data};" if data else f"set {name} {{ type {key};"
+        assert declared in rules
+    assert rules.count("\tset ") + rules.count("\tmap ") == len(nat.TABLE.sets)
+
+
+def test_names_fit_the_kernel_however_long() -> None:
+    assert len(attach.host_end(ID)) == 14
+    label = attach.comment(ID, "n" * 128)
+    assert label.endswith(ID[:12])
+    assert len(nft.Element("bridges", ["br0"], [], label).comment) == len(label) < nft.MAX_COMMENT
+
+
+@pytest.mark.parametrize(
+    ("types", "values", "first", "last"),
+    [
+        ("inet_proto . inet_service", ["tcp", "8080"], "06000000 1f900000", "06000000 1f900000"),
+        ("inet_proto . inet_service", ["udp", "80-90"], "11000000 00500000", "11000000 005a0000"),
+        ("ipv4_addr . ipv4_addr", ["10.0.0.0/8", "10.1.2.3"], "0a000000 0a010203", "0affffff 0a010203"),
+        ("ifname", ["br0"], "62723000" + "0" * 24, "62723000" + "0" * 24),
+        ("ipv6_addr", ["fd00::/126"], "fd" + "0" * 30, "fd" + "0" * 29 + "3"),
+    ],
+)
+def test_keys_as_the_kernel_holds_them(types: str, values: list[str], first: str, last: str) -> None:
+    assert nft.pack(types, values) == (bytes.fromhex(first), bytes.fromhex(last))
