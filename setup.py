@@ -13,8 +13,8 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 PROGRAMS = {
-    "minirun-init": ["init.c", "ops.c", "security.c", "spawn.c"],
-    "minirun-monitor": ["monitor.c", "spawn.c"],
+    "minirun-init": ["init.c", "ops.c", "security.c", "message.c"],
+    "minirun-monitor": ["monitor.c", "message.c", "spawn.c"],
 }
 FLAGS = ["-std=gnu11", "-Os", "-static", "-Wall", "-Wextra", "-Werror", "-fstack-protector-strong", "-s"]
 

@@ -3,8 +3,9 @@
  *   minirun-init hostname box  root rootfs  mount proc /proc proc nosuid,nodev,noexec  pivot  -- /bin/sh
  *
  * The words come from argv, or, when a spawner runs it (--spawned KEEP), NUL-terminated from the descriptor next to
- * the control socket (and behind it, for "enter", a pidfd). Whoever wrote the list decided everything; here is one table and one loop. There is no look-up
- * of users, locales or plugins after the root has changed: nothing of the container's is loaded into this process.
+ * the control socket; behind that one, for "enter", is a pidfd. Whoever wrote the list decided everything; here is one
+ * table and one loop. There is no look-up of users, locales or plugins after the root has changed: nothing of the
+ * container's is loaded into this process.
  */
 #define _GNU_SOURCE
 #include "ops.h"
@@ -20,6 +21,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#ifndef CLOSE_RANGE_CLOEXEC
+#define CLOSE_RANGE_CLOEXEC 4
+#endif
 #define MAX_WORDS 65536
 #define MAX_BYTES (8 << 20)
 
@@ -55,54 +59,41 @@ static bool executable(const char *path)
 	return faccessat(AT_FDCWD, path, X_OK, AT_EACCESS) == 0;
 }
 
-/* Writes the program's path into `path`: the name itself if it has a slash, else the first match in the PATH of the
- * container's environment. Returns -1 with ENOENT (no such) or EACCES (there, but not executable). */
-int resolve_program(struct container *c, char *path, size_t size)
+/* Sets c->executable: the name itself if it has a slash, else the first match in the PATH of the container's
+ * environment. Returns -1 with ENOENT (no such) or EACCES (there, but not executable). */
+int resolve_program(struct container *c)
 {
+	static char path[4096];
 	const char *name = c->program[0], *list = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 	int error = ENOENT;
-	if (!*name) {
-		errno = ENOENT;
-		return -1;
-	}
-	if (strchr(name, '/')) {
-		if ((size_t)snprintf(path, size, "%s", name) >= size) {
-			errno = ENAMETOOLONG;
-			return -1;
-		}
-		return executable(path) ? 0 : -1;
-	}
+	c->executable = strchr(name, '/') ? name : path;
+	if (strchr(name, '/'))
+		return executable(name) ? 0 : -1;
 	for (size_t i = 0; i < c->environment_size; i++)
 		if (!strncmp(c->environment[i], "PATH=", 5))
 			list = c->environment[i] + 5;
-	for (;;) {
+	for (; *name; list++) {
 		size_t length = strcspn(list, ":");
-		if (length == 0)
-			length = (size_t)snprintf(path, size, "./%s", name);
-		else
-			length = (size_t)snprintf(path, size, "%.*s/%s", (int)length, list, name);
-		if (length < size && executable(path))
+		int n = snprintf(path, sizeof path, "%.*s/%s", length ? (int)length : 1, length ? list : ".", name);
+		if ((size_t)n < sizeof path && executable(path))
 			return 0;
 		if (errno == EACCES)
 			error = EACCES;
-		list += strcspn(list, ":");
-		if (!*list++)
+		list += length;
+		if (!*list)
 			break;
 	}
 	errno = error;
 	return -1;
 }
 
-/* Leaves the program its descriptors 0, 1, 2 and those it was promised; all others close with the exec. */
+/* The only system call after a filter, unless nothing was looked up before. */
 static int become_program(struct container *c)
 {
-	char path[4096];
-	if (resolve_program(c, path, sizeof path) < 0)
+	if (!c->executable &&
+	    (resolve_program(c) < 0 || syscall(SYS_close_range, 3 + c->keep, ~0U, CLOSE_RANGE_CLOEXEC) < 0))
 		return -1;
-	if (syscall(SYS_close_range, 3 + c->keep, ~0U, 4 /* CLOSE_RANGE_CLOEXEC */) < 0)
-		return -1;
-	execve(path, c->program, c->environment);
-	return -1;
+	return execve(c->executable, c->program, c->environment);
 }
 
 /* Performs the ops of `word` up to "--" (or the end, for a list that is only checked by hand). */

@@ -1,6 +1,7 @@
 /* What the C parts of minirun share: the message that they exchange, and how a process is spawned.
  *
  *   shim.c     in Python (cffi): what Python cannot call by itself
+ *   message.c  in all: the datagrams
  *   spawn.c    in both outer parts: clone3 into namespaces, then exec minirun-init from a sealed memfd
  *   monitor.c  minirun-monitor, outside: holds stdio or the pty, writes the log, notes the exit
  *   init.c ops.c security.c    minirun-init, inside: performs a list of ops, then becomes the program

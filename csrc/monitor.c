@@ -33,10 +33,10 @@
 #define P_PIDFD 3
 #endif
 
-#define MAX_CLIENTS 32
+#define MAX_CLIENTS 256 /* further ones wait to be accepted */
 #define CHUNK 32768
-#define SLICE 4096               /* a pipe that polls writable takes this much without blocking (PIPE_BUF) */
-#define LOG_LIMIT (32L << 20)    /* bytes; then the log becomes log.1, so that no container fills the disk */
+#define SLICE 4096            /* a pipe that polls writable takes this much without blocking (PIPE_BUF) */
+#define LOG_LIMIT (32L << 20) /* bytes; then the log becomes log.1, so that no container fills the disk */
 
 static struct {
 	const char *log, *exit, *socket, *oom, *needed, *cgroup, *pidns;
@@ -114,8 +114,9 @@ static void write_log(const char *name, const char *text, size_t length)
 	char head[80];
 	clock_gettime(CLOCK_REALTIME, &now);
 	gmtime_r(&now.tv_sec, &utc);
-	size_t head_size = (size_t)snprintf(head, sizeof head, "%04d-%02d-%02dT%02d:%02d:%02d.%09ldZ %s ", utc.tm_year + 1900,
-					    utc.tm_mon + 1, utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec, now.tv_nsec, name);
+	size_t head_size =
+	    (size_t)snprintf(head, sizeof head, "%04d-%02d-%02dT%02d:%02d:%02d.%09ldZ %s ", utc.tm_year + 1900,
+			     utc.tm_mon + 1, utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec, now.tv_nsec, name);
 	while (length > 0 && log_fd >= 0) {
 		const char *newline = memchr(text, '\n', length);
 		size_t line = newline ? (size_t)(newline - text) + 1 : length;
@@ -146,7 +147,8 @@ static void drop_client(int i)
 {
 	struct client *c = &client[i];
 	if (c->raw && c->input >= 0)
-		tcsetattr(c->input, TCSANOW, &c->saved); /* the terminal is whole again even after its client's kill -9 */
+		tcsetattr(c->input, TCSANOW,
+			  &c->saved); /* the terminal is whole again even after its client's kill -9 */
 	if (c->input >= 0)
 		close(c->input);
 	for (int s = 0; s < STREAMS; s++)
@@ -386,8 +388,9 @@ static void note_exit(int status, bool oom)
 	clock_gettime(CLOCK_REALTIME, &now);
 	int signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
 	int code = signal ? 128 + signal : WEXITSTATUS(status);
-	int length = snprintf(text, sizeof text, "{\"code\": %d, \"signal\": %d, \"oom\": %s, \"finished\": %lld.%09ld}\n", code,
-			      signal, oom ? "true" : "false", (long long)now.tv_sec, now.tv_nsec);
+	int length =
+	    snprintf(text, sizeof text, "{\"code\": %d, \"signal\": %d, \"oom\": %s, \"finished\": %lld.%09ld}\n", code,
+		     signal, oom ? "true" : "false", (long long)now.tv_sec, now.tv_nsec);
 	snprintf(temporary, sizeof temporary, "%s.new", option.exit);
 	int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
@@ -478,7 +481,8 @@ static void watch(int fd, short events, enum source source, int index, int s)
 static void watch_all(void)
 {
 	poll_count = 0;
-	watch(listener, POLLIN, LISTENER, 0, 0);
+	if (clients < MAX_CLIENTS)
+		watch(listener, POLLIN, LISTENER, 0, 0);
 	watch(child.control, POLLIN, INIT, 0, 0);
 	if (!ended)
 		watch(child.pidfd, POLLIN, CHILD, 0, 0);
@@ -557,7 +561,8 @@ static void loop(void)
 				handle(at);
 				progress |= meaning[at].source != LISTENER;
 			}
-		for (int at = poll_count - 1; at >= 0; at--) /* from the last: dropping one moves the last into its place */
+		for (int at = poll_count - 1; at >= 0;
+		     at--) /* from the last: dropping one moves the last into its place */
 			if (polled[at].revents && meaning[at].source == CLIENT)
 				serve(meaning[at].index);
 		if (ended && !progress && !drained()) { /* a slow reader: wait for it */
@@ -631,9 +636,9 @@ static bool parse(int argc, char **argv)
 			} known[] = {{"--log", &option.log, NULL},       {"--exit", &option.exit, NULL},
 				     {"--socket", &option.socket, NULL}, {"--oom", &option.oom, NULL},
 				     {"--needed", &option.needed, NULL}, {"--cgroup", &option.cgroup, NULL},
-				     {"--pidns", &option.pidns, NULL},
-				     {"--ops", NULL, &option.ops},       {"--init", NULL, &option.init},
-				     {"--owner", NULL, &option.owner},   {"--keep", NULL, &option.keep}};
+				     {"--pidns", &option.pidns, NULL},   {"--ops", NULL, &option.ops},
+				     {"--init", NULL, &option.init},     {"--owner", NULL, &option.owner},
+				     {"--keep", NULL, &option.keep}};
 			size_t k = 0, count = sizeof known / sizeof *known;
 			while (k < count && strcmp(known[k].name, word))
 				k++;
@@ -653,9 +658,11 @@ static bool parse(int argc, char **argv)
 int main(int argc, char **argv)
 {
 	if (!parse(argc, argv)) {
-		static const char usage[] = "usage: minirun-monitor --owner FD --init FD --ops FD [--namespaces FLAGS] [--cgroup DIR]\n"
-					    "  [--tty] [--stdin] [--attached] [--log FILE] [--exit FILE] [--socket PATH]\n"
-					    "  [--oom FILE] [--needed PATH] [--id ID] [--keep N] [--pidns PID:START] [--cleanup PROGRAM ARG...]\n";
+		static const char usage[] =
+		    "usage: minirun-monitor --owner FD --init FD --ops FD [--namespaces FLAGS] [--cgroup DIR]\n"
+		    "  [--tty] [--stdin] [--attached] [--log FILE] [--exit FILE] [--socket PATH]\n"
+		    "  [--oom FILE] [--needed PATH] [--id ID] [--keep N] [--pidns PID:START] [--cleanup PROGRAM "
+		    "ARG...]\n";
 		return write(2, usage, sizeof usage - 1) < 0 ? 125 : 125;
 	}
 	setsid(); /* a Ctrl-C in the terminal is for the command in front, which decides what it means */

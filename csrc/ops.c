@@ -1,8 +1,8 @@
 /* The ops that make the container's file system. Each resolves its target inside the root, by descriptor, so that
  * nobody who controls the image, or races with us in a shared volume, can lead a mount or a file elsewhere.
  *
- * Everything uses the mount API of Linux 5.2 and mount_setattr of 5.12: a mount is complete, with all its flags,
- * before it becomes visible. The one exception is overlay, whose options fsconfig(2) cuts at 256 bytes. */
+ * Copies of mounts are made by open_tree (Linux 5.2) and mount_setattr (5.12): complete, with all their flags, before
+ * they become visible. New file systems come by mount(2), at a descriptor. */
 #define _GNU_SOURCE
 #include "ops.h"
 
@@ -50,51 +50,70 @@ int open_inside(struct container *c, const char *path, int flags, unsigned long 
 	}
 }
 
-/* Opens the directory that holds the last part of `path`, making missing ones (0755), and points *name to that part. */
-static int open_parent(struct container *c, const char *path, unsigned long long resolve, const char **name)
+/* The directory of the last open_parent, kept since the nodes and links of /dev come in a row. */
+static struct {
+	int fd;
+	char path[PATH_MAX];
+} kept = {.fd = -1};
+
+/* After a mount a name may mean another directory. */
+static void forget_parent(struct container *c)
+{
+	(void)c;
+	if (kept.fd >= 0)
+		close(kept.fd);
+	kept.fd = -1;
+}
+
+/* Opens the directory `path`, making what is missing of it (0755), one part after the other. */
+static int make_directories(struct container *c, const char *path, unsigned long long resolve)
 {
 	char prefix[PATH_MAX];
-	while (*path == '/')
-		path++;
-	if (strlen(path) >= sizeof prefix) {
-		errno = ENAMETOOLONG;
-		return -1;
-	}
-	const char *last = strrchr(path, '/');
-	if (last && last[1]) { /* mostly it is there: one look-up instead of one per part */
-		memcpy(prefix, path, (size_t)(last - path));
-		prefix[last - path] = '\0';
-		*name = last + 1;
-		int fd = open_inside(c, prefix, O_PATH | O_DIRECTORY, resolve);
-		if (fd >= 0 || errno != ENOENT)
-			return fd;
-	}
 	int parent = open_inside(c, ".", O_PATH | O_DIRECTORY, resolve);
-	for (const char *at = path; parent >= 0;) {
-		const char *slash = strchr(at, '/');
-		const char *next = slash ? slash + strspn(slash, "/") : NULL;
-		if (!next || !*next) { /* the last part */
-			*name = at;
-			return parent;
-		}
-		memcpy(prefix, path, (size_t)(slash - path));
-		prefix[slash - path] = '\0';
+	for (const char *at = path; parent >= 0 && *at;) {
+		size_t length = strcspn(at, "/");
+		memcpy(prefix, path, (size_t)(at - path) + length);
+		prefix[(size_t)(at - path) + length] = '\0';
 		int fd = open_inside(c, prefix, O_PATH | O_DIRECTORY, resolve);
-		if (fd < 0 && errno == ENOENT) {
-			const char *part = prefix + (at - path);
-			if (mkdirat(parent, part, 0755) < 0 && errno != EEXIST) {
-				close(parent);
-				return -1;
-			}
+		if (fd < 0 && errno == ENOENT && (mkdirat(parent, prefix + (at - path), 0755) == 0 || errno == EEXIST))
 			fd = open_inside(c, prefix, O_PATH | O_DIRECTORY, resolve);
-		}
 		int error = errno;
 		close(parent);
 		errno = error;
 		parent = fd;
-		at = next;
+		at += length;
+		at += strspn(at, "/");
 	}
-	return -1;
+	return parent;
+}
+
+/* Opens the directory that holds the last part of `path`, and points *name to that part. The descriptor is kept here:
+ * callers do not close it. */
+static int open_parent(struct container *c, const char *path, unsigned long long resolve, const char **name)
+{
+	char directory[PATH_MAX];
+	while (*path == '/')
+		path++;
+	size_t length = strlen(path);
+	while (length > 0 && path[length - 1] == '/')
+		length--;
+	while (length > 0 && path[length - 1] != '/')
+		length--;
+	if (length >= sizeof directory) {
+		errno = ENAMETOOLONG;
+		return -1;
+	}
+	*name = path + length;
+	memcpy(directory, path, length);
+	directory[length] = '\0';
+	if (kept.fd >= 0 && !strcmp(kept.path, directory))
+		return kept.fd;
+	forget_parent(c);
+	kept.fd = open_inside(c, directory, O_PATH | O_DIRECTORY, resolve);
+	if (kept.fd < 0 && errno == ENOENT)
+		kept.fd = make_directories(c, directory, resolve);
+	strcpy(kept.path, directory);
+	return kept.fd;
 }
 
 /* The name without trailing slashes, in `buffer`. */
@@ -127,14 +146,10 @@ static int open_target(struct container *c, const char *path, bool directory, un
 		fd = mkdirat(parent, buffer, 0755);
 	else
 		fd = openat(parent, buffer, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0644);
-	int error = errno;
-	if (fd >= 0 && !directory)
-		close(fd);
-	close(parent);
-	if (fd < 0 && error != EEXIST) {
-		errno = error;
+	if (fd < 0 && errno != EEXIST)
 		return -1;
-	}
+	if (!directory && fd >= 0)
+		close(fd);
 	return open_inside(c, path, O_PATH | (directory ? O_DIRECTORY : 0), resolve);
 }
 
@@ -176,7 +191,8 @@ static const struct {
 
 static bool take_option(struct options *o, const char *word)
 {
-	static const char *const nothing[] = {"defaults", "async", "atime", "norelatime", "nostrictatime", "loud", "nomand"};
+	static const char *const nothing[] = {"defaults",      "async", "atime", "norelatime",
+					      "nostrictatime", "loud",  "nomand"};
 	for (size_t i = 0; i < sizeof nothing / sizeof *nothing; i++)
 		if (!strcmp(nothing[i], word))
 			return true;
@@ -229,8 +245,8 @@ static int set_attributes(int fd, struct mount_attr *attr, unsigned flags)
 /* Makes a mount visible at `target`; the mount fd is closed. */
 static int attach_mount(int mount_fd, int target)
 {
-	int result = (int)syscall(SYS_move_mount, mount_fd, "", target, "",
-				  MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+	int result =
+	    (int)syscall(SYS_move_mount, mount_fd, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
 	int error = errno;
 	close(mount_fd);
 	errno = error;
@@ -243,34 +259,33 @@ static int make_bind(const char *source, bool recursive)
 			    OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (recursive ? AT_RECURSIVE : 0));
 }
 
-static int configure(int fs, const char *source, struct options *o)
+/* The same flags for mount(2), whose first four bits agree with the attributes. */
+static unsigned long old_flags(uint64_t attributes)
 {
-	if (syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, "source", source, 0) < 0)
-		return -1;
-	for (int i = 0; i < o->data_count; i++) {
-		char *value = strchr(o->data[i], '=');
-		if (value)
-			*value++ = '\0';
-		if (syscall(SYS_fsconfig, fs, value ? FSCONFIG_SET_STRING : FSCONFIG_SET_FLAG, o->data[i], value, 0) < 0)
-			return -1;
-	}
-	return (int)syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
+	unsigned long flags =
+	    attributes & (MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+	flags |= attributes & MOUNT_ATTR_NOATIME       ? 1UL << 10
+		 : attributes & MOUNT_ATTR_STRICTATIME ? 1UL << 24
+						       : 1UL << 21;
+	flags |= attributes & MOUNT_ATTR_NODIRATIME ? 1UL << 11 : 0;
+	return flags | (attributes & MOUNT_ATTR_NOSYMFOLLOW ? 1UL << 8 : 0);
 }
 
-/* A new file system, not yet visible anywhere. */
-static int make_mount(const char *type, const char *source, struct options *o)
+/* A new file system at the open directory `target`: by mount(2), one call where fsopen(2) and its kin take nine. The
+ * path leads through our descriptor, so it is the directory that was looked up, whatever is renamed meanwhile. */
+static int mount_new(const char *type, const char *source, int target, const struct options *o)
 {
-	int fs = (int)syscall(SYS_fsopen, type, FSOPEN_CLOEXEC);
-	if (fs < 0)
-		return -1;
-	int fd = configure(fs, source, o);
-	if (fd == 0)
-		fd = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, (unsigned)o->once.attr_set);
-	int error = errno;
-	close(fs);
-	errno = error;
-	o->has_once = o->once.propagation != 0; /* the rest is done */
-	return fd;
+	char path[32], data[4096] = "";
+	size_t used = 0;
+	for (int i = 0; i < o->data_count; i++) {
+		int n = snprintf(data + used, sizeof data - used, "%s%s", used ? "," : "", o->data[i]);
+		if (n < 0 || (used += (size_t)n) >= sizeof data) {
+			errno = E2BIG;
+			return -1;
+		}
+	}
+	snprintf(path, sizeof path, "/proc/self/fd/%d", target);
+	return mount(source, path, type, old_flags(o->once.attr_set), data);
 }
 
 /* procfs, sysfs and whatever belongs below /dev must stand on real directories: a link there, in an image, would let
@@ -284,31 +299,45 @@ static unsigned long long resolution(const char *type, const char *target)
 	return !strncmp(target, "/dev", 4) && (target[4] == '/' || !target[4]) ? REAL_DIRECTORY : INSIDE;
 }
 
+/* A copy of a mount, with its flags, before anyone can see it. */
+static int make_bind_with(const char *source, struct options *o)
+{
+	int fd = make_bind(source, o->bind_recursive);
+	if (fd >= 0 && ((o->has_once && set_attributes(fd, &o->once, 0) < 0) ||
+			(o->has_recursive && set_attributes(fd, &o->recursive, AT_RECURSIVE) < 0))) {
+		int error = errno;
+		close(fd);
+		errno = error;
+		return -1;
+	}
+	return fd;
+}
+
 /* mount SOURCE TARGET TYPE OPTIONS */
 static int op_mount(struct container *c, char **word)
 {
 	struct options o;
-	struct stat st;
-	bool directory = true;
+	struct stat st = {.st_mode = S_IFDIR};
 	if (parse_options(&o, word[3]) < 0)
 		return -1;
-	int fd = o.bind ? make_bind(word[0], o.bind_recursive) : make_mount(word[2], word[0], &o);
-	if (fd < 0)
+	int fd = o.bind ? make_bind_with(word[0], &o) : -1;
+	if (o.bind && (fd < 0 || fstat(fd, &st) < 0))
 		return -1;
-	if ((o.has_once && set_attributes(fd, &o.once, 0) < 0) ||
-	    (o.has_recursive && set_attributes(fd, &o.recursive, AT_RECURSIVE) < 0))
-		return -1;
-	if (o.bind) {
-		if (fstat(fd, &st) < 0)
-			return -1;
-		directory = S_ISDIR(st.st_mode);
-	}
-	int target = open_target(c, word[1], directory, resolution(o.bind ? "" : word[2], word[1]));
+	int target = open_target(c, word[1], S_ISDIR(st.st_mode), resolution(o.bind ? "" : word[2], word[1]));
 	if (target < 0)
 		return -1;
-	int result = attach_mount(fd, target);
+	int result = o.bind ? attach_mount(fd, target) : mount_new(word[2], word[0], target, &o);
 	close(target);
-	return result;
+	forget_parent(c);
+	if (result < 0 || o.bind || (!o.once.propagation && !o.has_recursive))
+		return result;
+	struct mount_attr rest = {.propagation = o.once.propagation};
+	fd = open_inside(c, word[1], O_PATH, INSIDE);
+	result = fd < 0 || (o.once.propagation && set_attributes(fd, &rest, 0) < 0) ||
+		 (o.has_recursive && set_attributes(fd, &o.recursive, AT_RECURSIVE) < 0);
+	if (fd >= 0)
+		close(fd);
+	return -result;
 }
 
 /* propagation MODE: what this mount namespace does with mounts of the host from now on; "rprivate", "rslave" ... */
@@ -381,8 +410,8 @@ static int op_readonly(struct container *c, char **word)
 	int target = open_inside(c, word[0], O_PATH, INSIDE);
 	if (target < 0)
 		return errno == ENOENT || errno == ENOTDIR ? 0 : -1;
-	int fd = (int)syscall(SYS_open_tree, target, "",
-			      AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
+	int fd =
+	    (int)syscall(SYS_open_tree, target, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
 	int result = fd < 0 || set_attributes(fd, &attr, 0) < 0 ? -1 : attach_mount(fd, target);
 	close(target);
 	return result;
@@ -402,29 +431,27 @@ static int make_null(void)
 	return fd;
 }
 
-/* The first masked directory gets a new empty file system, the others a clone of that mount. */
-static int make_empty(struct container *c)
-{
-	if (c->empty >= 0)
-		return (int)syscall(SYS_open_tree, c->empty, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-	struct options o = {.once.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC};
-	return make_mount("tmpfs", "tmpfs", &o);
-}
-
-/* mask PATH: a path that may be missing shows an empty file or directory; before "pivot", which hides /dev/null */
+/* mask PATH: a path that may be missing shows an empty file or directory; before "pivot", which hides /dev/null. The
+ * first directory gets a new empty file system, the others a clone of that mount. */
 static int op_mask(struct container *c, char **word)
 {
+	static const struct options empty = {.once.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV |
+							      MOUNT_ATTR_NOEXEC};
 	struct stat st;
-	int target = open_inside(c, word[0], O_PATH, INSIDE);
+	int result, target = open_inside(c, word[0], O_PATH, INSIDE);
 	if (target < 0)
 		return errno == ENOENT || errno == ENOTDIR ? 0 : -1;
 	if (fstat(target, &st) < 0)
 		return -1;
-	bool directory = S_ISDIR(st.st_mode);
-	int fd = directory ? make_empty(c) : make_null();
-	int result = fd < 0 ? -1 : attach_mount(fd, target);
-	if (result == 0 && directory && c->empty < 0)
+	if (S_ISDIR(st.st_mode) && c->empty < 0) {
+		result = mount_new("tmpfs", "tmpfs", target, &empty);
 		c->empty = open_inside(c, word[0], O_PATH, INSIDE);
+	} else {
+		int fd = S_ISDIR(st.st_mode) ? (int)syscall(SYS_open_tree, c->empty, "",
+							    AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)
+					     : make_null();
+		result = fd < 0 ? -1 : attach_mount(fd, target);
+	}
 	close(target);
 	return result;
 }
@@ -451,9 +478,6 @@ static int op_node(struct container *c, char **word)
 		int target = fd < 0 ? -1 : open_target(c, word[0], false, REAL_DIRECTORY);
 		result = target < 0 ? -1 : attach_mount(fd, target);
 	}
-	int error = errno;
-	close(parent);
-	errno = error;
 	return result;
 }
 
@@ -465,11 +489,7 @@ static int op_symlink(struct container *c, char **word)
 	int parent = open_parent(c, word[1], REAL_DIRECTORY, &name);
 	if (parent < 0 || !bare(name, buffer))
 		return -1;
-	int result = symlinkat(word[0], parent, buffer);
-	int error = errno;
-	close(parent);
-	errno = error;
-	return result < 0 && errno != EEXIST ? -1 : 0;
+	return symlinkat(word[0], parent, buffer) < 0 && errno != EEXIST ? -1 : 0;
 }
 
 /* mkdir PATH: with its parents, inside the root */

@@ -13,8 +13,9 @@ struct container {
 	int fifo;           /* what "wait" waits on                                                         */
 	char **environment; /* what the program gets; NULL-terminated                                       */
 	size_t environment_size;
-	char **program; /* argv of the program, behind "--"                                                 */
-	int empty;      /* the one empty read-only directory that covers masked directories                 */
+	char **program;         /* argv of the program, behind "--"                                                 */
+	const char *executable; /* where "lookup" found it                                                  */
+	int empty;              /* the one empty read-only directory that covers masked directories                 */
 };
 
 struct op {
@@ -27,6 +28,7 @@ extern const struct op mount_ops[], process_ops[]; /* each ends with a NULL name
 
 /* Opens `path` inside the root as O_PATH, never leaving it: symbolic links resolve within (RESOLVE_IN_ROOT). */
 int open_inside(struct container *c, const char *path, int flags, unsigned long long resolve);
-int resolve_program(struct container *c, char *path, size_t size);
+/* Finds the program; -1 with ENOENT or EACCES. */
+int resolve_program(struct container *c);
 
 #endif

@@ -33,6 +33,12 @@
 #define TIOCGPTPEER _IO('T', 0x41)
 #endif
 
+/* A file of the host. By openat, since musl's open(3) sets O_CLOEXEC with a second call. */
+static int open_host(const char *path, int flags)
+{
+	return openat(AT_FDCWD, path, flags | O_CLOEXEC);
+}
+
 static int write_text(int fd, const char *text)
 {
 	ssize_t n = fd < 0 ? -1 : write(fd, text, strlen(text));
@@ -49,7 +55,7 @@ static int write_text(int fd, const char *text)
 static int op_join(struct container *c, char **word)
 {
 	(void)c;
-	int fd = open(word[0], O_RDONLY | O_CLOEXEC);
+	int fd = open_host(word[0], O_RDONLY | O_CLOEXEC);
 	int result = fd < 0 ? -1 : setns(fd, 0);
 	if (fd >= 0)
 		close(fd);
@@ -69,7 +75,7 @@ static int op_enter(struct container *c, char **word)
 {
 	if (c->control < 0 || setns(c->control + 2, (int)strtoul(word[0], NULL, 16)) < 0)
 		return -1;
-	c->root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	c->root = open_host("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	return c->root < 0 ? -1 : 0;
 }
 
@@ -78,7 +84,7 @@ static int op_enter(struct container *c, char **word)
 static int op_cgroup(struct container *c, char **word)
 {
 	(void)c;
-	return write_text(open(word[0], O_WRONLY | O_CLOEXEC), "0");
+	return write_text(open_host(word[0], O_WRONLY | O_CLOEXEC), "0");
 }
 
 static int op_hostname(struct container *c, char **word)
@@ -175,7 +181,8 @@ static int op_own_stdio(struct container *c, char **word)
 	(void)c;
 	struct stat st;
 	for (int fd = 0; fd < 3; fd++)
-		if (fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode) && fchown(fd, (uid_t)strtoul(word[0], NULL, 10), (gid_t)-1) < 0)
+		if (fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode) &&
+		    fchown(fd, (uid_t)strtoul(word[0], NULL, 10), (gid_t)-1) < 0)
 			return -1;
 	return 0;
 }
@@ -201,7 +208,7 @@ static int op_rlimit(struct container *c, char **word)
 static int op_oom_score(struct container *c, char **word)
 {
 	(void)c;
-	return write_text(open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC), word[0]);
+	return write_text(open_host("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC), word[0]);
 }
 
 static int op_personality(struct container *c, char **word)
@@ -301,11 +308,12 @@ static int op_filter(struct container *c, char **word)
 {
 	(void)c;
 	struct stat st;
-	int fd = open(word[0], O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	int fd = open_host(word[0], O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return -1;
 	size_t size = (size_t)st.st_size;
-	if (!S_ISREG(st.st_mode) || size == 0 || size % sizeof *filter.filter || size > BPF_MAXINSNS * sizeof *filter.filter) {
+	if (!S_ISREG(st.st_mode) || size == 0 || size % sizeof *filter.filter ||
+	    size > BPF_MAXINSNS * sizeof *filter.filter) {
 		errno = EINVAL;
 		return -1;
 	}
@@ -353,12 +361,14 @@ static int op_umask(struct container *c, char **word)
 	return 0;
 }
 
-/* lookup: fails now, while someone listens, if the program is missing or not executable */
+/* lookup: fails now, while someone listens, if the program is missing or not executable. Here, too, the program gets
+ * the descriptors 0, 1, 2 and those it was promised: all others will close with the exec (CVE-2024-21626). */
 static int op_lookup(struct container *c, char **word)
 {
 	(void)word;
-	char path[PATH_MAX];
-	return c->program ? resolve_program(c, path, sizeof path) : 0;
+	if (syscall(SYS_close_range, 3 + c->keep, ~0U, 4 /* CLOSE_RANGE_CLOEXEC */) < 0)
+		return -1;
+	return c->program ? resolve_program(c) : 0;
 }
 
 static int wait_for_start(struct container *c, int type, int point)
@@ -390,7 +400,7 @@ static int op_sync(struct container *c, char **word)
  * whoever starts us can tell by ENXIO that we are gone. */
 static int op_fifo(struct container *c, char **word)
 {
-	c->fifo = open(word[0], O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
+	c->fifo = open_host(word[0], O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
 	return c->fifo < 0 ? -1 : 0;
 }
 

@@ -70,7 +70,7 @@ static int set_up_netns(void *argument)
 	for (const char *at = new->sysctls; at < new->sysctls + new->size;) {
 		const char *value = at + strlen(at) + 1;
 		/* A kernel built without IPv6 lacks its files, and needs no switching off. */
-		if (write_file(at, value) < 0 && !(new->path && errno == ENOENT))
+		if (write_file(at, value) < 0 && !(new->path &&errno == ENOENT))
 			return -1;
 		at = value + strlen(value) + 1;
 	}
@@ -108,7 +108,6 @@ int mr_netlink_socket(int protocol, int netns)
 	if (fd >= 0) {
 		setsockopt(fd, SOL_NETLINK, NETLINK_EXT_ACK, &one, sizeof one);
 		setsockopt(fd, SOL_NETLINK, NETLINK_CAP_ACK, &one, sizeof one);
-		setsockopt(fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, &one, sizeof one);
 	}
 	return fd;
 }
@@ -123,7 +122,8 @@ int mr_netns_write(int netns, const char *sysctls, size_t size)
 /* openat2(2): `resolve` is RESOLVE_IN_ROOT (0x10), RESOLVE_NO_SYMLINKS (4) ... */
 int mr_open_inside(int root, const char *path, int flags, int mode, int resolve)
 {
-	struct open_how how = {.flags = (unsigned)(flags | O_CLOEXEC), .mode = (unsigned)mode, .resolve = (unsigned)resolve};
+	struct open_how how = {
+	    .flags = (unsigned)(flags | O_CLOEXEC), .mode = (unsigned)mode, .resolve = (unsigned)resolve};
 	for (int tries = 0;; tries++) { /* EAGAIN: a rename raced with the look-up, which is safe to repeat */
 		int fd = (int)syscall(SYS_openat2, root, path, &how, sizeof how);
 		if (fd >= 0 || errno != EAGAIN || tries == 128)
@@ -140,18 +140,21 @@ int mr_unmount(const char *path)
 /* Removes `name` (below the open `directory`, or AT_FDCWD) and all in it, never through a link; missing is fine. */
 int mr_remove_tree(int directory, const char *name)
 {
-	if (unlinkat(directory, name, 0) == 0 || errno == ENOENT)
-		return 0;
-	if (errno != EISDIR && errno != EPERM) /* POSIX says EPERM for a directory */
-		return -1;
 	int fd = openat(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 && (errno == ENOTDIR || errno == ELOOP))
+		return unlinkat(directory, name, 0) < 0 && errno != ENOENT ? -1 : 0;
 	DIR *listing = fd < 0 ? NULL : fdopendir(fd);
 	if (!listing)
 		return errno == ENOENT ? 0 : -1;
 	int result = 0;
-	for (struct dirent *entry; result == 0 && (entry = readdir(listing));)
-		if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
+	for (struct dirent *entry; result == 0 && (entry = readdir(listing));) {
+		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
+			continue;
+		if (entry->d_type == DT_DIR || entry->d_type == DT_UNKNOWN)
 			result = mr_remove_tree(fd, entry->d_name);
+		else if (unlinkat(fd, entry->d_name, 0) < 0 && errno != ENOENT)
+			result = -1;
+	}
 	int error = errno;
 	closedir(listing);
 	errno = error;
@@ -271,20 +274,28 @@ static void tell_size(int control, int terminal)
 		mr_send(control, MR_WINSIZE, rows, columns, NULL, 0);
 }
 
-/* Follows a container through its monitor until it ends: passes signals (and, with a `terminal`, its size) on, and
- * restores the terminal that the monitor made raw, should the monitor have died. Returns 1 and the wait status, 0 if
- * the monitor closed first, -1 with errno. */
-int mr_follow(int control, int terminal, int forward_signals, int *status, int *oom)
+/* The settings of a terminal (struct termios), to be restored from; their size, or -1. */
+int mr_terminal_settings(int fd, char *settings, size_t size)
+{
+	struct termios now;
+	if (size < sizeof now || tcgetattr(fd, &now) < 0)
+		return -1;
+	memcpy(settings, &now, sizeof now);
+	return sizeof now;
+}
+
+/* Follows a container through its monitor until it ends, and passes signals, which the caller has blocked already, and
+ * the size of a `terminal` (else -1) on. The monitor has made the terminal raw and makes it whole again; should it
+ * have died, we do that, from `settings`. Returns 1 and the wait status, 0 if the monitor closed first, -1 with errno. */
+int mr_follow(int control, int terminal, const char *settings, int *status, int *oom)
 {
 	static const int passed[] = {SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH};
 	struct mr_message message = {0};
-	struct termios saved;
-	int result, have_saved = terminal >= 0 && tcgetattr(terminal, &saved) == 0;
-	sigset_t set, old;
+	int result;
+	sigset_t set;
 	sigemptyset(&set);
-	for (size_t i = 0; forward_signals && i < sizeof passed / sizeof *passed; i++)
+	for (size_t i = 0; i < sizeof passed / sizeof *passed; i++)
 		sigaddset(&set, passed[i]);
-	sigprocmask(SIG_BLOCK, &set, &old);
 	int signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	struct pollfd polled[2] = {{.fd = control, .events = POLLIN}, {.fd = signals, .events = POLLIN}};
 	for (;;) {
@@ -307,10 +318,12 @@ int mr_follow(int control, int terminal, int forward_signals, int *status, int *
 			break;
 	}
 	int error = errno;
-	if (have_saved && result <= 0)
+	if (terminal >= 0 && result <= 0) {
+		struct termios saved;
+		memcpy(&saved, settings, sizeof saved);
 		tcsetattr(terminal, TCSANOW, &saved);
+	}
 	close(signals);
-	sigprocmask(SIG_SETMASK, &old, NULL);
 	*status = message.a;
 	*oom = message.b;
 	errno = error;

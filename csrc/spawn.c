@@ -35,69 +35,6 @@
 #define AT_EMPTY_PATH 0x1000
 #endif
 
-#define MAX_FDS 4
-
-int mr_send(int sock, int type, int a, int b, const int *fds, int fd_count)
-{
-	struct mr_message message = {.type = type, .a = a, .b = b};
-	union {
-		struct cmsghdr align;
-		char bytes[CMSG_SPACE(MAX_FDS * sizeof(int))];
-	} ancillary = {0};
-	struct iovec iov = {&message, sizeof message};
-	struct msghdr header = {.msg_iov = &iov, .msg_iovlen = 1};
-	if (fd_count > 0) {
-		header.msg_control = &ancillary;
-		header.msg_controllen = CMSG_SPACE(fd_count * sizeof(int));
-		struct cmsghdr *rights = CMSG_FIRSTHDR(&header);
-		rights->cmsg_level = SOL_SOCKET;
-		rights->cmsg_type = SCM_RIGHTS;
-		rights->cmsg_len = CMSG_LEN(fd_count * sizeof(int));
-		memcpy(CMSG_DATA(rights), fds, fd_count * sizeof(int));
-	}
-	return sendmsg(sock, &header, MSG_NOSIGNAL) == sizeof message ? 0 : -1;
-}
-
-int mr_receive(int sock, struct mr_message *message, int *fds, int *fd_count)
-{
-	union {
-		struct cmsghdr align;
-		char bytes[CMSG_SPACE(MAX_FDS * sizeof(int))];
-	} ancillary;
-	struct iovec iov = {message, sizeof *message};
-	struct msghdr header = {
-	    .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &ancillary, .msg_controllen = sizeof ancillary};
-	int room = fd_count ? *fd_count : 0;
-	if (fd_count)
-		*fd_count = 0;
-	ssize_t length;
-	do
-		length = recvmsg(sock, &header, MSG_CMSG_CLOEXEC);
-	while (length < 0 && errno == EINTR);
-	if (length < 0)
-		return errno == ECONNRESET ? 0 : -1;
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(&header); c; c = CMSG_NXTHDR(&header, c)) {
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		int count = (int)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-		for (int i = 0; i < count; i++) {
-			int fd;
-			memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
-			if (fd_count && *fd_count < room)
-				fds[(*fd_count)++] = fd;
-			else
-				close(fd);
-		}
-	}
-	if (length == 0)
-		return 0;
-	if (length != sizeof *message) {
-		errno = EPROTO;
-		return -1;
-	}
-	return 1;
-}
-
 int mr_sealed_copy(const char *path)
 {
 	struct stat st;
@@ -163,18 +100,22 @@ static int place(int fd, int number)
 	return dup2(fd, number);
 }
 
+/* By syscall(2), since musl follows each F_DUPFD_CLOEXEC by an F_SETFD. */
+static int move_up(int fd, int least)
+{
+	return (int)syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, least);
+}
+
 /* In the child. Only system calls from here to exec: the parent may be Python. */
-static void enter(struct mr_spawn *s, int control)
+static void enter(struct mr_spawn *s, int control, unsigned long long ignored)
 {
 	/* Descriptors that stand where others must go are first moved out of the way. */
 	int high = 3 + s->keep + 4;
-	int ops = fcntl(s->ops, F_DUPFD_CLOEXEC, high);
-	int init = fcntl(s->init, F_DUPFD_CLOEXEC, high);
-	int wire = fcntl(control, F_DUPFD_CLOEXEC, high);
-	int pidns = s->pidns < 0 ? -1 : fcntl(s->pidns, F_DUPFD_CLOEXEC, high);
+	int ops = move_up(s->ops, high), init = move_up(s->init, high), wire = move_up(control, high);
+	int pidns = s->pidns < 0 ? -1 : move_up(s->pidns, high);
 	int stdio[3];
 	for (int i = 0; i < 3; i++)
-		stdio[i] = fcntl(s->stdio[i], F_DUPFD_CLOEXEC, high);
+		stdio[i] = move_up(s->stdio[i], high);
 	for (int i = 0; i < 3; i++)
 		if (stdio[i] < 0 || place(stdio[i], i) < 0)
 			return;
@@ -189,11 +130,9 @@ static void enter(struct mr_spawn *s, int control)
 	sigset_t none;
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	/* An ignored signal stays ignored across exec: Python ignores SIGPIPE and SIGXFSZ, a shell SIGINT and SIGQUIT for
-	 * what runs in its background, nohup(1) SIGHUP. */
-	static const int ignored[] = {SIGPIPE, SIGXFSZ, SIGINT, SIGQUIT, SIGHUP, SIGTERM, SIGCHLD, SIGTSTP, SIGTTIN, SIGTTOU};
-	for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++)
-		signal(ignored[i], SIG_DFL);
+	for (int number = 1; number < 65; number++)
+		if (ignored >> (number - 1) & 1)
+			signal(number, SIG_DFL);
 	char keep[12];
 	int value = s->keep, at = sizeof keep;
 	keep[--at] = '\0';
@@ -225,9 +164,24 @@ static pid_t clone_into(int pidns, struct clone_args *args)
 	return pid;
 }
 
+/* The signals that this process ignores, as a mask. They would stay ignored across exec: Python ignores SIGPIPE and
+ * SIGXFSZ, a shell SIGINT and SIGQUIT for what runs in its background, nohup(1) SIGHUP. One file instead of 64 calls. */
+static unsigned long long ignored_signals(void)
+{
+	char text[4096];
+	int fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+	if (fd >= 0)
+		close(fd);
+	text[n < 0 ? 0 : n] = '\0';
+	char *line = strstr(text, "\nSigIgn:");
+	return line ? strtoull(line + strlen("\nSigIgn:"), NULL, 16) : ~0ULL;
+}
+
 int mr_spawn(struct mr_spawn *s)
 {
 	int pair[2];
+	unsigned long long ignored = ignored_signals();
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return -1;
 	s->pidfd = -1;
@@ -242,7 +196,7 @@ int mr_spawn(struct mr_spawn *s)
 	}
 	pid_t pid = clone_into(s->pidns, &args);
 	if (pid == 0) {
-		enter(s, pair[1]);
+		enter(s, pair[1], ignored);
 		mr_send(pair[1], MR_FAILED, -1, errno, NULL, 0);
 		_exit(125);
 	}

@@ -4,7 +4,7 @@
 
 ``python -IS`` starts in 8 ms, pip's own console script in 15 and more: ``site`` looks through every installed package
 for .pth files. What it would have told is written into the launcher instead: where the packages are. Beside it lies
-PROGRAM.modules (see minirun/bundle.py). In a checkout, whose sources change, the launcher compares their times first.
+PROGRAM.modules (see minirun/preload.py). In a checkout, whose sources change, the launcher compares their times first.
 """
 
 from __future__ import annotations
@@ -71,14 +71,14 @@ def compiled(path: Path) -> bytes:
     return marshal.dumps(compile(path.read_bytes(), str(path), "exec", optimize=2, dont_inherit=True))
 
 
-def bundle(modules: Path) -> list[str]:
+def write_modules(modules: Path) -> list[str]:
     """Write the hot modules into one file; returns the paths of our sources among them."""
     found = hot_modules()
     table = {
         name: (path.name == "__init__.py", str(path), compiled(path) if path.suffix == ".py" else b"")
         for name, path in found.items()
     }
-    source = found["minirun"].parent / "bundle.py"
+    source = found["minirun"].parent / "preload.py"
     finder = compile(source.read_bytes(), str(source), "exec", optimize=2, dont_inherit=True)
     modules.write_bytes(marshal.dumps((finder, table)))
     ours = [str(path) for name, path in found.items() if name.startswith("minirun") and path.suffix == ".py"]
@@ -92,7 +92,7 @@ def main() -> None:
     installed = sysconfig.get_path("purelib")
     modules = program.with_name(program.name + ".modules")
     sys.path[0] = str(checkout[0]) if checkout else installed
-    sources = bundle(modules)
+    sources = write_modules(modules)
     load = (LOAD_IF_FRESH if checkout else LOAD).format(modules=str(modules), sources=sources)
     paths = [str(path) for path in checkout] + [installed]
     program.write_text(LAUNCHER.format(python=sys.executable, paths=paths, load=load))

@@ -37,14 +37,25 @@ def run(argv: Sequence[str]) -> int:
     if tail is None:
         writer.write(log.read())
     else:
-        writer.write(_last(list(log.read()), tail))
+        writer.write(_last(log.read(), tail))
     if target.follow:
         writer.write(log.follow(container))
     return 0
 
 
-def _last(entries: list[logs.Entry], count: int) -> list[logs.Entry]:
+def _last(entries: Iterable[logs.Entry], count: int) -> Sequence[logs.Entry]:
     """The entries of the last ``count`` lines; a line may have come in several parts."""
+    recent: list[logs.Entry] = []
+    limit = 4096
+    for entry in entries:
+        recent.append(entry)
+        if len(recent) > limit:  # a log may be large: what is not among the last is let go on the way
+            recent = _cut(recent, count + 1)
+            limit = 2 * len(recent) + 4096
+    return _cut(recent, count)
+
+
+def _cut(entries: list[logs.Entry], count: int) -> list[logs.Entry]:
     kept = len(entries)
     ends = 0
     while kept and ends <= count:

@@ -105,7 +105,7 @@ def dispatch(argv: list[str]) -> int:
     command = COMMANDS.get(name) or _HIDDEN.get(name)
     if command is None:
         raise UsageError(f"unknown command {name!r}", "", "see minirun --help")
-    if os.geteuid() != 0 and name not in _WITHOUT_ROOT and not {"--help", "-h"}.intersection(rest):
+    if os.geteuid() != 0 and name not in _WITHOUT_ROOT and rest[:1] != ["--help"]:
         raise MinirunError(f"minirun {name} needs root", "", f"sudo minirun {name} ...")
     if name not in _NO_RECONCILE and os.path.exists(f"{store.state}/locks"):
         from minirun.engine import lifecycle
@@ -120,6 +120,7 @@ def dispatch(argv: list[str]) -> int:
 def main() -> None:
     """The whole program. Ends with os._exit: nothing of Python's own needs taking down, and it saves a millisecond."""
     debug = False
+    _open_standard_streams()
     try:
         argv, debug = _globals(sys.argv[1:])
         code = dispatch(argv)
@@ -145,6 +146,17 @@ def main() -> None:
         os._exit(code)
 
 
+def _open_standard_streams() -> None:
+    """/dev/null for whichever of 0, 1, 2 the caller closed: else the next file opened would become one of them."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open("/dev/null", os.O_RDWR), True)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)
+
+
 def _complain(text: str, debug: bool) -> None:
     try:
         sys.stdout.flush()
@@ -152,6 +164,7 @@ def _complain(text: str, debug: bool) -> None:
             import traceback
 
             traceback.print_exc()
-        sys.stderr.write("minirun: " + text.replace("\n", " ") + "\n")
+        # One line, and nothing in it that a terminal obeys: the text may quote what somebody else wrote.
+        sys.stderr.write("minirun: " + "".join(c if c.isprintable() else repr(c)[1:-1] for c in text) + "\n")
     except OSError:
         pass

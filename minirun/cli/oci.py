@@ -12,6 +12,7 @@ from minirun.cli.arguments import store as put
 from minirun.engine.record import check_name
 from minirun.errors import UsageError
 from minirun.runtime import container as runtime
+from minirun.runtime import process
 from minirun.runtime.container import Bundled
 
 TYPE_CHECKING = False
@@ -49,7 +50,7 @@ def _run(argv: Sequence[str], root: str) -> int:
     container.start()
     status = runtime.wait(pid)
     container.delete()
-    return 128 + (status & 0x7F) if status & 0x7F else status >> 8
+    return process.exit_code(status)
 
 
 def _start(argv: Sequence[str], root: str) -> int:

@@ -70,9 +70,7 @@ OPTIONS: list[Option] = [
     Option("-t --tty", "", store("tty"), "give the container a terminal"),
     Option("--rm", "", store("remove"), "remove the container when it ends"),
     Option("--name", "NAME", _set("name", check_name), "name the container (default: the beginning of its id)"),
-    Option(
-        "--net --network", "NETWORK", store("network"), "a network, made at first use; or none, or host (default br0)"
-    ),
+    Option("--net --network", "NETWORK", store("network"), "a network (default br0, made at first use); none; or host"),
     Option("-p --publish", "[IP:]HOST:CONTAINER[/PROTO]", _add_ports, "let a port of the host lead into the container"),
     Option("-e --env", "NAME[=VALUE]", add_env, "set an environment variable"),
     Option("-w --workdir", "DIR", store("workdir"), "working directory in the container"),

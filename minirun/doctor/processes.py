@@ -58,12 +58,14 @@ def namespace(kind: str) -> Callable[[], str]:
         try:
             return child.run(act, kind)
         except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
             sysctl = f"user.max_{_LIMITS.get(kind, kind)}_namespaces"
-            raise Unsupported(
-                f"unshare({kind})", f"the limit {sysctl} is reached", f"sysctl -w {sysctl}=65536"
-            ) from None
+            if error.errno == errno.ENOSPC:
+                why = f"the limit {sysctl} is reached"
+                raise Unsupported(f"unshare({kind})", why, f"sysctl -w {sysctl}=65536") from None
+            if error.errno == errno.EINVAL:
+                remedy = "use a kernel that was built with it (Debian's is)"
+                raise Unsupported(f"unshare({kind})", "this kernel has no such namespace", remedy) from None
+            raise
 
     return probe
 

@@ -26,15 +26,16 @@ if TYPE_CHECKING:
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
 
-def clean(container: Container, steps: Sequence[step.Step] | None = None) -> None:
+def clean(container: Container, steps: Sequence[step.Step] | None = None, record: dict[str, Any] | None = None) -> None:
     """Undo what lives of a container that has ended; ``--rm`` containers vanish altogether.
 
-    The caller holds the container's lock, itself or by inheritance, and may have the plan at hand.
+    The caller holds the container's lock, itself or by inheritance, and may have the plan and the record at hand.
     """
     failures = step.undo_all(steps) if steps else _undo_plan(container)
-    record = store.read_json(f"{container.home}/container.json") or {"AutoRemove": True, "Name": ""}
+    record = record or store.read_json(f"{container.home}/container.json") or {"AutoRemove": True, "Name": ""}
     if record["AutoRemove"]:
         forget(container, record["Name"])
     if failures:
@@ -121,14 +122,32 @@ def signal(container: Container, number: int) -> None:
 
 def wait(container: Container) -> int:
     """Wait until the container has ended and is cleaned up; its exit code."""
+    code = _hear_exit(container)
     try:
         os.close(container.lock(wait=True))
     except FileNotFoundError:
         pass
+    if code is not None:
+        return code
     ended = container.exit()
     if ended is None:
         raise NotFound(f"container {container.id[:12]}", "it is gone, and nobody noted how it ended")
     return int(ended["code"])
+
+
+def _hear_exit(container: Container) -> int | None:
+    """The exit code from the monitor itself, since a --rm container leaves no note; None if there is no monitor."""
+    try:
+        control = connect(container)
+    except Conflict:
+        return None
+    try:
+        while message := syscalls.receive(control):
+            if message.type == Message.EXITED:
+                return process.exit_code(message.a)
+        return None
+    finally:
+        os.close(control)
 
 
 def wait_or(container: Container, seconds: float) -> bool:

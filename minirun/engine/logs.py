@@ -39,13 +39,18 @@ def entries(file: BinaryIO) -> Iterator[Entry]:
 
 
 class Log:
-    """A container's log, read through rotations: ``read`` goes on where the last call ended."""
+    """A container's log, read through rotations: ``read`` goes on where the last call ended.
+
+    Only who falls behind by two rotations misses entries.
+    """
 
     def __init__(self, container: Container) -> None:
         self._path = f"{container.home}/log"
         self._files: list[BinaryIO] = []  # the oldest first; the last is the one that is written to
-        for path in (f"{self._path}.1", self._path):
-            self._open(path)
+        # In this order: a rotation in between shows the same file twice, in the other order it would hide one.
+        self._open(self._path)
+        self._open(f"{self._path}.1")
+        self._files.reverse()
 
     def read(self) -> Iterator[Entry]:
         """The entries that have come since the last call."""
@@ -90,7 +95,7 @@ class Log:
         os.close(watch)
 
     def _open(self, path: str) -> bool:
-        """Add the file at ``path``, if it is there and not the last one already; whether it was added."""
+        """Add the file at ``path``, if it is there and not the one added before; whether it was."""
         try:
             file = open(path, "rb")
         except FileNotFoundError:

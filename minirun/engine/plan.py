@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from minirun import store
 from minirun.engine import spec, users
 from minirun.engine.files import Files
 from minirun.engine.options import RunOptions
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 
     from minirun.image.layout import Image
     from minirun.step import Step
+
+
+def mount_point() -> str:
+    """Where every container's root file system is mounted: each in its own mount namespace, so one directory does."""
+    return f"{store.state}/rootfs"
 
 
 class Decided:
@@ -81,7 +87,7 @@ def _files(
             [f"{container.live}/hostname", f"{hostname}\n"],
             [f"{container.live}/resolv.conf", names.resolv_conf() if network else ""],
         ]
-    directories = [container.live, f"{container.live}/rootfs", f"{container.home}/upper", f"{container.home}/work"]
+    directories = [container.live, mount_point(), f"{container.home}/upper", f"{container.home}/work"]
     return Files(directories, texts)
 
 
@@ -117,7 +123,7 @@ def _overlay(container: Container, image: Image, options: RunOptions) -> list[st
     """
     home = container.home
     data = f"lowerdir={':'.join(reversed(image.layers))},upperdir={home}/upper,workdir={home}/work"
-    return ["overlay", f"{container.live}/rootfs", data + (",volatile" if options.remove else "")]
+    return ["overlay", mount_point(), data + (",volatile" if options.remove else "")]
 
 
 def _oom_file(layout: cgroup.Layout, limits: resources.Cgroup) -> str:

@@ -8,7 +8,8 @@
     <state>/locks/<id>                held by the command and the monitor as long as either lives
     <state>/containers/<id>/          what lives with the process
         plan.json                     the steps, written before the first of them is done
-        config.json state.json monitor.sock hosts resolv.conf hostname rootfs/
+        config.json state.json monitor.sock hosts resolv.conf hostname
+    <state>/rootfs/                   empty: where each container, in its own namespace, mounts its root
 
 A container runs exactly while its lock is held and state.json names its process. A lock that nobody holds, with a
 directory beside it, is what a crash leaves: reconcile undoes its plan.
@@ -59,9 +60,13 @@ class Container:
 
     def lock(self, create: bool = False, wait: bool = False) -> int:
         """Hold the container's lock; see syscalls.lock for the errors."""
-        if create:
+        try:
+            return syscalls.lock(self.lock_path, create, wait)
+        except FileNotFoundError:
+            if not create:
+                raise
             store.directory(store.state, "locks")
-        return syscalls.lock(self.lock_path, create, wait)
+            return syscalls.lock(self.lock_path, create, wait)
 
     def record(self) -> dict[str, Any]:
         """container.json; NotFound if the container is gone."""
@@ -92,8 +97,11 @@ class Container:
 
 def take_name(name: str, identity: str) -> None:
     """Reserve a name; Conflict if another container has it."""
-    path = os.path.join(store.directory(store.root, "names"), name)
+    path = f"{store.root}/names/{name}"
     try:
+        os.symlink(identity, path)
+    except FileNotFoundError:
+        store.directory(store.root, "names")
         os.symlink(identity, path)
     except FileExistsError:
         raise Conflict(

@@ -13,6 +13,7 @@ from minirun.errors import MinirunError, NotFound, UsageError
 from minirun.image import layout
 from minirun.linux import syscalls
 from minirun.network import bridge, ipam, ports
+from minirun.runtime import process
 from minirun.runtime.process import Spawn, start_time
 
 TYPE_CHECKING = False
@@ -43,29 +44,25 @@ def find_image(reference: str, progress: Callable[[str], None]) -> Image:
 class Started:
     """A container that runs: its id, its plan, and the socket to its monitor."""
 
-    __slots__ = ("container", "lock", "oom", "spawn", "steps")
+    __slots__ = ("container", "lock", "oom", "record", "spawn", "steps")
 
-    def __init__(self, container: Container, steps: list[step.Step], spawn: Spawn, lock: int) -> None:
-        self.container, self.steps, self.spawn, self.lock = container, steps, spawn, lock
+    def __init__(
+        self, container: Container, steps: list[step.Step], record: dict[str, Any], spawn: Spawn, lock: int
+    ) -> None:
+        self.container, self.steps, self.record, self.spawn, self.lock = container, steps, record, spawn, lock
         self.oom = False
 
     def follow(self) -> int:
         """Stay until the end, clean up, and return the exit code (128+n for a death by signal n)."""
-        terminal = 0 if "--tty" in self.spawn.options and os.isatty(0) else -1
-        ended = syscalls.follow(self.spawn.control, terminal, True)
+        ended = syscalls.follow(self.spawn.control, self.spawn.terminal)
         if ended is None:
             lifecycle.note_kill(self.container)
-        lifecycle.clean(self.container, self.steps[:-1])  # the last step, the process, has ended
+        lifecycle.clean(self.container, self.steps[:-1], self.record)  # the last step, the process, has ended
         os.close(self.spawn.control)
         if ended is None:
             raise MinirunError("the monitor died", "", "the container was killed with it")
         self.oom = ended[1]
-        return exit_code(ended[0])
-
-
-def exit_code(status: int) -> int:
-    """A wait status as shells show it."""
-    return 128 + (status & 0x7F) if status & 0x7F else status >> 8
+        return process.exit_code(ended[0])
 
 
 def new_id() -> str:
@@ -89,11 +86,9 @@ def start(image: Image, options: RunOptions, argv0: list[str]) -> Started:
 
 
 def _start(container: Container, image: Image, options: RunOptions, lock: int, argv0: list[str]) -> Started:
-    store.directory(store.state, "containers")
-    os.mkdir(container.live, 0o700)
     name = options.name or container.id[:12]
-    store.directory(store.root, "containers")
-    os.mkdir(container.home, 0o700)
+    store.directory(container.live)
+    store.directory(container.home)
     records.take_name(name, container.id)
 
     network = address = None
@@ -110,10 +105,11 @@ def _start(container: Container, image: Image, options: RunOptions, lock: int, a
     store.create(f"{container.live}/config.json", strict_json.dumps(decided.config) + "\n")
     record = records.describe(container, name, image, options, decided)
     store.write_json(f"{container.home}/container.json", record)
-    return perform(container, decided.steps, options, lock, argv0)
+    spawn = perform(container, decided.steps, options, lock, argv0)
+    return Started(container, decided.steps, record, spawn, lock)
 
 
-def perform(container: Container, steps: list[step.Step], options: RunOptions, lock: int, argv0: list[str]) -> Started:
+def perform(container: Container, steps: list[step.Step], options: RunOptions, lock: int, argv0: list[str]) -> Spawn:
     """Do the plan, note the process, start it."""
     spawn = steps[-1]
     if not isinstance(spawn, Spawn):
@@ -121,16 +117,18 @@ def perform(container: Container, steps: list[step.Step], options: RunOptions, l
     spawn.attach = not options.detach
     spawn.cleanup = [*argv0, "cleanup", container.id, str(lock)]
     spawn.inherit = [lock]
-    step.do_all(steps)
-    state: dict[str, Any] = {"pid": spawn.pid, "start": start_time(spawn.pid), "status": "created"}
-    store.write_json(f"{container.live}/state.json", state)
     if options.tty and not options.detach and os.isatty(0):
-        rows, columns = syscalls.terminal_size(0)
-        syscalls.send(spawn.control, syscalls.Message.WINSIZE, rows, columns)
+        spawn.terminal = syscalls.Terminal(0)
+    step.do_all(steps)
+    # Written before the program runs: from then on nobody may doubt that the process is the container's. Should we die
+    # before we say MR_START, the monitor kills it.
+    state = {"pid": spawn.pid, "start": start_time(spawn.pid), "status": "running"}
+    store.write_json(f"{container.live}/state.json", state)
+    if not options.detach:
+        syscalls.hold_signals()
     try:
         spawn.start()
     except BaseException:
         spawn.undo()
         raise
-    store.write_json(f"{container.live}/state.json", {**state, "status": "running"})
-    return Started(container, steps, spawn, lock)
+    return spawn

@@ -11,11 +11,10 @@ import os
 from minirun import store
 from minirun.engine import users
 from minirun.engine.record import Container
-from minirun.engine.run import exit_code
 from minirun.errors import Conflict, MinirunError, UsageError
 from minirun.linux import cgroup, seccomp, security, syscalls
 from minirun.runtime import init_ops
-from minirun.runtime.process import Spawn
+from minirun.runtime.process import Spawn, exit_code
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,13 +49,15 @@ def run(container: Container, options: ExecOptions) -> int:
     process = _process(config, state, container.record(), options)
     spawn = Spawn(_monitor_words(container, state, options), _ops(container, config, process), process["args"])
     spawn.attach = not options.detach
-    spawn.do()
     if options.tty and not options.detach and os.isatty(0):
-        syscalls.send(spawn.control, syscalls.Message.WINSIZE, *syscalls.terminal_size(0))
+        spawn.terminal = syscalls.Terminal(0)
+    spawn.do()
+    if not options.detach:
+        syscalls.hold_signals()
     spawn.start()
     if options.detach:
         return 0
-    ended = syscalls.follow(spawn.control, 0 if options.tty and os.isatty(0) else -1, True)
+    ended = syscalls.follow(spawn.control, spawn.terminal)
     if ended is None:
         raise MinirunError("the monitor of the session died")
     return exit_code(ended[0])

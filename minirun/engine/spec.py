@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from minirun import store
 from minirun.errors import InvalidDocument, UsageError
 from minirun.linux import security
 from minirun.oci import defaults, seccomp
@@ -106,7 +107,7 @@ def config(
     return {
         "ociVersion": defaults.VERSION,
         "hostname": hostname,
-        "root": {"path": "rootfs", "readonly": options.read_only},
+        "root": {"path": f"{store.state}/rootfs", "readonly": options.read_only},
         "process": {
             "terminal": options.tty,
             "user": {"uid": user.uid, "gid": user.gid, "additionalGids": user.groups},

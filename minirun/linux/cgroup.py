@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 parent = os.environ.get("MINIRUN_CGROUP_PARENT", "minirun")
 
 # cpuset is left out until someone asks for it: in v1 a new cpuset holds no CPU and takes no process.
-V1_CONTROLLERS = ("memory", "cpu", "cpuacct", "pids", "devices", "freezer", "blkio")
-V1_ON_DEMAND = ("cpuset", "hugetlb", "net_cls", "net_prio", "rdma", "misc")
+V1_CONTROLLERS = ("memory", "cpu", "cpuacct", "pids", "devices", "freezer")
+V1_ON_DEMAND = ("cpuset", "blkio", "hugetlb", "net_cls", "net_prio", "rdma", "misc")
 
 
 class Layout:

@@ -1,4 +1,4 @@
-"""Builds ``minirun.linux._shim``: the functions of csrc/shim.c and csrc/spawn.c, in cffi's API mode.
+"""Builds ``minirun.linux._shim``: the functions of csrc/shim.c, csrc/message.c and csrc/spawn.c, in cffi's API mode.
 
 API mode compiles the calls at build time: no parsing of C at start-up, 1 ms to import, and the C compiler checks every
 declaration below against csrc/shim.h.
@@ -37,7 +37,8 @@ DECLARATIONS = """
     int mr_pidfd_open(int pid);
     int mr_watch_file(const char *path);
     int mr_terminal_size(int fd, int *rows, int *columns);
-    int mr_follow(int control, int terminal, int forward_signals, int *status, int *oom);
+    int mr_terminal_settings(int fd, char *settings, size_t size);
+    int mr_follow(int control, int terminal, const char *settings, int *status, int *oom);
 """
 
 ffibuilder = FFI()
@@ -45,8 +46,8 @@ ffibuilder.cdef(DECLARATIONS)
 ffibuilder.set_source(
     "minirun.linux._shim",
     '#include "shim.h"',
-    sources=["csrc/shim.c", "csrc/spawn.c"],
+    sources=["csrc/shim.c", "csrc/message.c", "csrc/spawn.c"],
     depends=["csrc/shim.h", "csrc/minirun.h"],
     include_dirs=["csrc"],
-    extra_compile_args=["-O2", "-Wall", "-Wextra", "-std=gnu11"],
+    extra_compile_args=["-O2", "-Wall", "-Wextra", "-Werror", "-std=gnu11"],
 )

@@ -82,17 +82,41 @@ def attributes(data: bytes, start: int = 0) -> Iterator[tuple[int, bytes]]:
         start += max(4, (length + 3) & ~3)
 
 
+_shared: dict[str | None, Socket] = {}
+
+
+def shared(netns: str | None = None) -> Socket:
+    """A socket that stays open for whoever asks for the same namespace next: a plan's steps talk to two of them.
+
+    It also keeps the namespace alive: ``forget`` it with the name.
+    """
+    if netns not in _shared:
+        socket = Socket(netns=netns)
+        socket.stays = True
+        _shared[netns] = socket
+    return _shared[netns]
+
+
+def forget(netns: str) -> None:
+    """Close the shared socket of a namespace, if there is one."""
+    socket = _shared.pop(netns, None)
+    if socket:
+        os.close(socket.descriptor)
+
+
 class Socket:
     """A netlink socket in our network namespace, or in the one at the path ``netns``."""
 
     def __init__(self, protocol: int = syscalls.NETLINK_ROUTE, netns: str | None = None) -> None:
         self.descriptor = syscalls.netlink_socket(protocol, netns)
+        self.stays = False
 
     def __enter__(self) -> Socket:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self.descriptor)
+        if not self.stays:
+            os.close(self.descriptor)
 
     def ask(self, *messages: Message) -> list[bytes]:
         """Send the messages in one write and return the bodies of all replies, in order; a dump goes alone.

@@ -165,13 +165,36 @@ def terminal_size(descriptor: int) -> tuple[int, int]:
     return rows[0], columns[0]
 
 
-def follow(control: int, terminal: int, forward_signals: bool) -> tuple[int, bool] | None:
+class Terminal:
+    """A terminal that a container will use: its descriptor, and its settings before anyone changed them."""
+
+    __slots__ = ("descriptor", "settings")
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        buffer = ffi.new("char[]", 256)
+        size = lib.mr_terminal_settings(descriptor, buffer, 256)
+        if size < 0:
+            _raise()
+        self.settings = ffi.unpack(buffer, size)
+
+
+def hold_signals() -> None:
+    """Block the signals that ``follow`` passes on, so that none is lost, or kills us, before it is called."""
+    import _signal as s
+
+    s.pthread_sigmask(s.SIG_BLOCK, (s.SIGINT, s.SIGTERM, s.SIGQUIT, s.SIGHUP, s.SIGUSR1, s.SIGUSR2, s.SIGWINCH))
+
+
+def follow(control: int, terminal: Terminal | None) -> tuple[int, bool] | None:
     """Stay with a container until its monitor tells the end: (wait status, killed for memory), or None if it died.
 
-    ``terminal`` is the terminal that the monitor made raw, or -1. Signals to us are passed on if asked.
+    Signals to us, which ``hold_signals`` has blocked before the container started, are passed on to it; so is the size
+    of the ``terminal``, which the monitor has made raw, and which is restored here should the monitor have died.
     """
     status, oom = ffi.new("int *"), ffi.new("int *")
-    result = lib.mr_follow(control, terminal, forward_signals, status, oom)
+    descriptor, settings = (terminal.descriptor, terminal.settings) if terminal else (-1, b"")
+    result = lib.mr_follow(control, descriptor, settings, status, oom)
     if result < 0:
         _raise()
     return (status[0], bool(oom[0])) if result else None

@@ -120,7 +120,7 @@ class Netns(Step):
     def undo(self) -> None:
         path = netns_path(self.name)
         try:
-            with netlink.Socket(netns=path) as socket:
+            with netlink.shared(netns=path) as socket:
                 loopback = netlink.find_link(socket, "lo")
                 if loopback and loopback.tag != self.tag:
                     return
@@ -129,6 +129,7 @@ class Netns(Step):
         except OSError as error:
             if error.errno != EINVAL:  # EINVAL: an empty file, left by whoever died between creating and mounting it
                 raise
+        netlink.forget(path)
         syscalls.netns_delete(path)
 
     def _sysctls(self) -> dict[str, str]:
@@ -167,7 +168,7 @@ class Veth(Step):
         )
 
     def do(self) -> None:
-        with netlink.Socket() as socket:
+        with netlink.shared() as socket:
             bridge = netlink.find_link(socket, self.bridge)
             if bridge is None:
                 raise OSError(ENODEV, "no such bridge", self.bridge)
@@ -197,7 +198,7 @@ class Veth(Step):
     def undo(self) -> None:
         if os.path.exists(self.netns):
             return  # Netns, undone next, takes the cable along
-        with netlink.Socket() as socket:
+        with netlink.shared() as socket:
             self._delete(socket)
 
     def _delete(self, socket: netlink.Socket) -> None:
@@ -233,7 +234,7 @@ class Interface(Step):
         return "\n".join(lines)
 
     def do(self) -> None:
-        with netlink.Socket(netns=self.netns) as socket:
+        with netlink.shared(netns=self.netns) as socket:
             if not self.device:
                 socket.ask(netlink.set_up("lo"))
                 return
@@ -249,7 +250,7 @@ class Interface(Step):
         if not self.device:
             return
         try:
-            with netlink.Socket(netns=self.netns) as socket:
+            with netlink.shared(netns=self.netns) as socket:
                 link = netlink.find_link(socket, self.device)
                 if link:
                     socket.ask(netlink.delete_address(link.index, *self._parsed()))
@@ -286,7 +287,7 @@ class Carrier(Step):
         )
 
     def do(self) -> None:
-        with netlink.Socket() as socket:
+        with netlink.shared() as socket:
             socket.ask(netlink.get_link(self.host), netlink.get_link(self.bridge))
 
     def undo(self) -> None:

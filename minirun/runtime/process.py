@@ -47,6 +47,7 @@ class Spawn(Step):
     inherit: Sequence[int] = ()
     attach: bool = False
     ended: bool = False
+    terminal: syscalls.Terminal | None = None
 
     def sh(self) -> str:
         from minirun.runtime import explain
@@ -73,7 +74,9 @@ class Spawn(Step):
         self.pid = message.a
 
     def start(self) -> None:
-        """Say MR_START and wait until the program has been executed."""
+        """Say MR_START and wait until the program has been executed; it begins with a terminal of the right size."""
+        if self.terminal:
+            syscalls.send(self.control, Message.WINSIZE, *syscalls.terminal_size(self.terminal.descriptor))
         syscalls.send(self.control, Message.START)
         self._expect(Message.STARTED)
 
@@ -132,6 +135,11 @@ def _fail(number: int, error: int, ops: Sequence[Sequence[str]], program: Sequen
     if op[0] == "cwd":
         raise CommandNotExecutable(f"working directory {op[1]!r}", why.lower(), "choose another with -w")
     raise StepFailed(f"init op {number} ({' '.join(op)}) failed", why, _remedy(error))
+
+
+def exit_code(status: int) -> int:
+    """A wait status as shells show it: 128+n for a death by signal n."""
+    return 128 + (status & 0x7F) if status & 0x7F else status >> 8
 
 
 def start_time(pid: int) -> int:

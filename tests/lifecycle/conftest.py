@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakehost import REPOSITORY
-from tests.lifecycle.machine import MINIRUN, Machine
+pytest.register_assert_rewrite("tests.lifecycle.machine", "tests.lifecycle.terminal")
+
+from tests.fakehost import REPOSITORY  # noqa: E402
+from tests.lifecycle.machine import MINIRUN, Machine  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -106,12 +106,20 @@ class Machine(FakeHost):
         mounts = Path(f"/proc/{self.pid}/mountinfo").read_text().splitlines()
         return found + [line for line in mounts if "/containers/" in line or "/netns/" in line]
 
+    def clean(self) -> None:
+        """See that nothing is left. The kernel takes the cables of a dropped namespace away a little later."""
+        deadline = time.monotonic() + SOON
+        while (left := self.leftovers()) and all(name.startswith("mr") for name in left):
+            assert time.monotonic() < deadline, left
+            select.select([], [], [], 0.005)
+        assert left == []
+
     def sweep(self) -> None:
         """Remove every container; whatever remains then is a failure."""
         if identities := self.out("ps", "-aq").split():
             self.minirun("rm", "-f", *identities)
         self.settle()
-        assert self.leftovers() == []
+        self.clean()
 
 
 def one_line(text: str) -> str:
@@ -129,6 +137,17 @@ def until(condition: Callable[[], Any], what: str, seconds: float = 20) -> Any:
             pytest.fail(f"did not come: {what}")
         select.select([], [], [], 0.002)
     return value
+
+
+def open_files(pid: int) -> list[str]:
+    """What the descriptors of a process lead to."""
+    targets = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            targets.append(str(link.readlink()))
+        except FileNotFoundError:
+            continue
+    return targets
 
 
 class Watch:

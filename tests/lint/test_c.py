@@ -47,7 +47,7 @@ def test_no_warnings(compiler: str, source: Path, tmp_path: Path) -> None:
 def test_the_analyzer_finds_nothing(source: Path, tmp_path: Path) -> None:
     """gcc -fanalyzer follows paths through a function; what it takes for a leak in a program that execs is not one."""
     quiet = ["-Wno-analyzer-fd-leak", "-Wno-analyzer-malloc-leak", "-Wno-analyzer-fd-use-without-check"]
-    if source.name == "spawn.c":  # CMSG_FIRSTHDR of a buffer that is large enough is never NULL
+    if "CMSG_FIRSTHDR" in source.read_text():  # of a buffer that is large enough it is never NULL
         quiet.append("-Wno-analyzer-null-dereference")
     done = _run(["gcc", *STRICT, "-O1", "-fanalyzer", *quiet, "-c", str(source), "-o", str(tmp_path / "out.o")])
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,145 @@
+"""How fast minirun is beside the runtimes and engines that are installed here (`make bench`).
+
+    bench.py [--rounds N] [--warm-up N] [--many N] [--markdown] [--program PATH] [--without PEER]
+
+Medians, and best times, of interleaved rounds in a fake host with everything on tmpfs; never a test, because a time
+depends on what else the machine does. What does not depend on it (counts) is tested in tests/speed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+from tests.bench import bundle, installed, measure, report
+from tests.bench.machine import BenchHost, images, rootfs
+from tests.bench.peers import ALPINE, BARE, BRIDGE, CASES, LONG, Minirun, Peer, Unavailable, all_peers
+
+CONNECTIONS = 20
+
+
+def main() -> int:
+    options = parse_arguments()
+    if os.geteuid():
+        print("bench.py: not root; run: sudo make bench", file=sys.stderr)
+        return 125
+    show = report.markdown if options.markdown else report.plain
+    with tempfile.TemporaryDirectory(prefix="minirun-bench-") as scratch, ExitStack() as stack:
+        program = options.program or str(installed.make(Path(scratch) / "minirun"))
+        host = stack.enter_context(machine())
+        ours = Minirun(host, program)
+        peers = prepared(host, ours, options.without, stack)
+        times = timed(host, [ours, *peers], options)
+        print(show(report.rows(times)))
+        print(show(report.verdicts(times)))
+        print(show(counted(host, ours, peers)))
+        if options.many:
+            print(show(many(host, program, options.many)))
+    return 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="How fast minirun is, beside what is installed here.")
+    parser.add_argument("--rounds", type=positive, default=15, metavar="N", help="timed rounds (default: 15)")
+    parser.add_argument("--warm-up", type=int, default=2, metavar="N", help="rounds before them (default: 2)")
+    parser.add_argument("--many", type=int, default=0, metavar="N", help="also start N containers on one bridge")
+    parser.add_argument("--markdown", action="store_true", help="print tables for a document")
+    parser.add_argument("--program", metavar="PATH", help="an installed minirun (default: a copy of this checkout)")
+    parser.add_argument("--without", action="append", default=[], metavar="PEER", help="leave out runc, podman, ...")
+    return parser.parse_args()
+
+
+def positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
+@contextmanager
+def machine() -> Iterator[BenchHost]:
+    """The fake host, with the bundle and a copy of alpine."""
+    host = BenchHost(images())
+    try:
+        bundle.make(host)
+        rootfs(host, "alpine", ALPINE)
+        yield host
+    finally:
+        host.close()
+
+
+def prepared(host: BenchHost, ours: Minirun, without: list[str], stack: ExitStack) -> list[Peer]:
+    """The peers that work here; says which, and why others do not."""
+    stack.callback(ours.close)
+    say(f"minirun    {ours.prepare()}: {ours.program}")
+    working = []
+    for peer in (peer for peer in all_peers(host) if peer.name not in without):
+        stack.callback(peer.close)
+        try:
+            say(f"{peer.name:10} {peer.prepare()}")
+            working.append(peer)
+        except Unavailable as why:
+            say(f"{peer.name:10} not measured: {why}")
+    say(f"machine    {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, Linux {os.uname().release}\n")
+    return working
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def timed(host: BenchHost, peers: list[Peer], options: argparse.Namespace) -> report.Times:
+    """Every case that more than nobody can do, interleaved among those who can; bare bundles beside `run`."""
+    jobs = {case: {peer.name: peer.jobs()[case] for peer in peers if case in peer.jobs()} for case in CASES}
+    times = {case: host.rounds(jobs[case], options.rounds, options.warm_up) for case in CASES if case != BRIDGE}
+    # A target compares our run on a bridge with a bare bundle: these are measured in the same rounds.
+    together = {f"{case}\n{name}": job for case in (BRIDGE, BARE) for name, job in jobs[case].items()}
+    for key, result in host.rounds(together, options.rounds, options.warm_up).items():
+        case, _, name = key.partition("\n")
+        times.setdefault(case, {})[name] = result
+    return times
+
+
+def counted(host: BenchHost, ours: Minirun, peers: list[Peer]) -> list[list[str]]:
+    """What does not depend on how busy the machine is."""
+    table = [["count", "value"]]
+    connections = measure.first_connections(host, ours.program, CONNECTIONS)
+    monitors = measure.monitors(host)
+    if shutil.which("strace"):
+        commands = {f"{case}, minirun": job["timed"] for case, job in ours.jobs().items()}
+        commands |= {f"{BARE}, {peer.name}": peer.jobs()[BARE]["timed"] for peer in peers if BARE in peer.jobs()}
+        for name, command in commands.items():
+            table.append([f"system calls: {name}", str(measure.system_calls(host, command))])
+            host.run([ours.program, "rm", "-f", "bench"], check=False)
+    table.append([f"monitor's PSS, largest of {len(monitors)}", f"{max(monitors.values())} kB"])
+    latest = f"{max(connections['seconds']) * 1000:.1f} ms after `run -d`, {connections['retransmitted']} SYNs lost"
+    table.append([f"first TCP connection, latest of {CONNECTIONS}", latest])
+    host.sweep(ours.program)
+    return table
+
+
+def many(host: BenchHost, program: str, number: int) -> list[list[str]]:
+    """Whether the last of many containers on a bridge starts as fast as the first."""
+    start = [program, "run", "-d", "--net", "br0", "alpine", *LONG]
+    result = host.rounds({"start": {"timed": start, "after": []}}, number, 0)["start"]
+    host.sweep(program)
+    if result["failed"]:
+        return [["starts in a row", "failed"], [str(len(result["seconds"])), result["failed"]]]
+    first, last = measure.growth(result["seconds"])
+    tenth = max(1, number // 10)
+    return [
+        [f"run -d, {number} in a row", "median ms"],
+        [f"the first {tenth}", f"{first * 1000:.1f}"],
+        [f"the last {tenth}", f"{last * 1000:.1f}"],
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""The tables of the bench, and what the project promises about them.
+
+A median of milliseconds says little about another machine; a ratio between two programs in the same minutes says much,
+so the targets are ratios.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tests.bench.peers import BARE, BRIDGE, CASES
+
+Times = dict[str, dict[str, dict[str, Any]]]  # case, runtime: what rounds.py gives
+
+
+@dataclass(frozen=True)
+class Target:
+    """``case`` of minirun takes at most ``limit`` times as long as ``peer_case`` of the peer."""
+
+    case: str
+    peer: str
+    peer_case: str
+    limit: float
+
+    def __str__(self) -> str:
+        return f"{self.case} <= {self.limit:.2f} of {self.peer}'s {self.peer_case}"
+
+
+TARGETS = (
+    Target(BRIDGE, "docker", BRIDGE, 0.08),
+    Target(BRIDGE, "podman", BRIDGE, 0.08),
+    Target(BRIDGE, "runc", BARE, 0.65),
+    Target(BARE, "runc", BARE, 0.60),
+)
+
+
+def median(times: Times, case: str, name: str) -> float | None:
+    """Median seconds, or None if that was not measured."""
+    result = times.get(case, {}).get(name)
+    return statistics.median(result["seconds"]) if result and not result["failed"] else None
+
+
+def rows(times: Times) -> list[list[str]]:
+    """Case, runtime, median, best, and what part of the peer's median is minirun's."""
+    found = [["what", "runtime", "median ms", "best ms", "minirun is"]]
+    for case in (case for case in CASES if case in times):
+        ours = median(times, case, "minirun")
+        for name, result in times[case].items():
+            theirs = median(times, case, name)
+            if theirs is None:
+                found.append([case, name, "-", "-", result["failed"]])
+                continue
+            ratio = f"{ours / theirs:.2f} of it" if ours and name != "minirun" else ""
+            found.append([case, name, f"{theirs * 1000:.1f}", f"{min(result['seconds']) * 1000:.1f}", ratio])
+    return found
+
+
+def verdicts(times: Times) -> list[list[str]]:
+    """Each target, what was measured, and whether it holds."""
+    found = [["target", "measured", "holds"]]
+    for target in TARGETS:
+        ours, theirs = median(times, target.case, "minirun"), median(times, target.peer_case, target.peer)
+        if ours is None or theirs is None:
+            found.append([str(target), "-", "not measured"])
+        else:
+            ratio = ours / theirs
+            found.append([str(target), f"{ratio:.3f}", "yes" if ratio <= target.limit else "NO"])
+    return found
+
+
+def plain(table: Sequence[Sequence[str]]) -> str:
+    """Columns, as on a terminal."""
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    return "\n".join([*lines, ""])
+
+
+def markdown(table: Sequence[Sequence[str]]) -> str:
+    """The same for a document."""
+    lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in table]
+    return "\n".join([lines[0], "|" + " --- |" * len(table[0]), *lines[1:], ""])
