@@ -9,7 +9,7 @@ MINIRUN := $(VENV)/bin/minirun
 SOURCES := $(wildcard csrc/*) setup.py pyproject.toml minirun/linux/ffi_build.py minirun/linux/seccomp_build.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test install uninstall build bench lint format check-c vm vm-qemu clean
+.PHONY: help run test install uninstall build bench lint format vm vm-qemu vm-shell clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,7 +18,7 @@ run: build ## install what is needed, build, and run `minirun run --net br0 alpi
 	@scripts/first-run.sh $(MINIRUN)
 
 test: build ## install what is needed and pass all tests
-	@scripts/provision.sh test
+	@scripts/provision.sh test vm
 	$(VENV)/bin/pytest -q
 
 install: ## install into $(PREFIX), with a link in $(BINDIR)
@@ -65,6 +65,10 @@ vm: build ## the cgroup v2 tests in a throw-away User-mode Linux
 vm-qemu: build ## the same in qemu with a Debian kernel, networks included
 	@scripts/provision.sh vm
 	$(VENV)/bin/python tests/vm/vm.py --kind qemu -- $(CURDIR)/$(VENV)/bin/pytest -q -p no:cacheprovider tests/vm/guest
+
+vm-shell: build ## a shell in User-mode Linux, with cgroup v2; exit ends it
+	@scripts/provision.sh vm
+	$(VENV)/bin/python tests/vm/vm.py --kind uml
 
 clean: ## remove what was built here
 	rm -rf $(VENV) build *.egg-info minirun/libexec minirun/linux/*.so

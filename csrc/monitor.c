@@ -86,12 +86,18 @@ static void broadcast(enum mr_type type, int a, int b)
 		mr_send(client[i].socket, type, a, b, NULL, 0);
 }
 
+/* By openat, since musl's open(3) sets O_CLOEXEC with a second call. */
+static int open_file(const char *path, int flags)
+{
+	return openat(AT_FDCWD, path, flags | O_CLOEXEC, 0600);
+}
+
 /* --- the log: one line "time stream P|F text" each, as CRI's log format has it --- */
 
 static void open_log(void)
 {
 	struct stat st;
-	log_fd = open(option.log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+	log_fd = open_file(option.log, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW);
 	log_size = log_fd >= 0 && fstat(log_fd, &st) == 0 ? st.st_size : 0;
 }
 
@@ -368,7 +374,7 @@ static void from_init(void)
 static bool killed_for_memory(void)
 {
 	char text[1024];
-	int fd = option.oom ? open(option.oom, O_RDONLY | O_CLOEXEC) : -1;
+	int fd = option.oom ? open_file(option.oom, O_RDONLY) : -1;
 	if (fd < 0)
 		return false;
 	ssize_t n = read(fd, text, sizeof text - 1);
@@ -392,7 +398,7 @@ static void note_exit(int status, bool oom)
 	    snprintf(text, sizeof text, "{\"code\": %d, \"signal\": %d, \"oom\": %s, \"finished\": %lld.%09ld}\n", code,
 		     signal, oom ? "true" : "false", (long long)now.tv_sec, now.tv_nsec);
 	snprintf(temporary, sizeof temporary, "%s.new", option.exit);
-	int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	int fd = open_file(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW);
 	if (fd < 0)
 		return;
 	bool whole = write(fd, text, (size_t)length) == length;
@@ -404,7 +410,7 @@ static void note_exit(int status, bool oom)
 /* Makes a pipe or opens /dev/null for each of the program's descriptors; with a pty, init brings its own. */
 static int prepare_stdio(int ours[3])
 {
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	int null = open_file("/dev/null", O_RDWR);
 	for (int i = 0; i < 3; i++) {
 		int pair[2];
 		child.stdio[i] = null;
@@ -427,7 +433,7 @@ static int spawn(void)
 	if (null < 0)
 		return -1;
 	child.cgroup = -1;
-	if (option.cgroup && (child.cgroup = open(option.cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
+	if (option.cgroup && (child.cgroup = open_file(option.cgroup, O_RDONLY | O_DIRECTORY)) < 0)
 		return -1;
 	child.pidns = -1;
 	if (option.pidns && (child.pidns = mr_open_process(option.pidns)) < 0)
@@ -677,10 +683,10 @@ int main(int argc, char **argv)
 	if (option.attached) {
 		int fds[3];
 		for (int i = 0; i < 3; i++)
-			fds[i] = fcntl(i, F_DUPFD_CLOEXEC, 3 + option.keep);
+			fds[i] = (int)syscall(SYS_fcntl, i, F_DUPFD_CLOEXEC, 3 + option.keep);
 		attach(owner, option.stdin_open, fds);
 	}
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	int null = open_file("/dev/null", O_RDWR);
 	for (int i = 0; i < 3; i++)
 		dup2(null, i);
 	close(null);

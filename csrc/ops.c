@@ -50,19 +50,32 @@ int open_inside(struct container *c, const char *path, int flags, unsigned long 
 	}
 }
 
+/* The program inherits none of our descriptors, so closing one only makes room; a start has dozens, and a document may
+ * have hundreds of mounts. */
+static void done_with(int fd)
+{
+	if (fd >= 256)
+		close(fd);
+}
+
 /* The directory of the last open_parent, kept since the nodes and links of /dev come in a row. */
 static struct {
 	int fd;
 	char path[PATH_MAX];
 } kept = {.fd = -1};
 
-/* After a mount a name may mean another directory. */
-static void forget_parent(struct container *c)
+static void forget_parent(void)
 {
-	(void)c;
-	if (kept.fd >= 0)
-		close(kept.fd);
+	done_with(kept.fd);
 	kept.fd = -1;
+}
+
+/* A mount at `target`: what was kept at or below it is now hidden. */
+static void mounted_at(const char *target)
+{
+	target += strspn(target, "/");
+	if (!strncmp(kept.path, target, strlen(target)))
+		forget_parent();
 }
 
 /* Opens the directory `path`, making what is missing of it (0755), one part after the other. */
@@ -108,7 +121,7 @@ static int open_parent(struct container *c, const char *path, unsigned long long
 	directory[length] = '\0';
 	if (kept.fd >= 0 && !strcmp(kept.path, directory))
 		return kept.fd;
-	forget_parent(c);
+	forget_parent();
 	kept.fd = open_inside(c, directory, O_PATH | O_DIRECTORY, resolve);
 	if (kept.fd < 0 && errno == ENOENT)
 		kept.fd = make_directories(c, directory, resolve);
@@ -248,7 +261,7 @@ static int attach_mount(int mount_fd, int target)
 	int result =
 	    (int)syscall(SYS_move_mount, mount_fd, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
 	int error = errno;
-	close(mount_fd);
+	done_with(mount_fd);
 	errno = error;
 	return result;
 }
@@ -260,15 +273,12 @@ static int make_bind(const char *source, bool recursive)
 }
 
 /* The same flags for mount(2), whose first four bits agree with the attributes. */
-static unsigned long old_flags(uint64_t attributes)
+static unsigned long old_flags(uint64_t wanted)
 {
-	unsigned long flags =
-	    attributes & (MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
-	flags |= attributes & MOUNT_ATTR_NOATIME       ? 1UL << 10
-		 : attributes & MOUNT_ATTR_STRICTATIME ? 1UL << 24
-						       : 1UL << 21;
-	flags |= attributes & MOUNT_ATTR_NODIRATIME ? 1UL << 11 : 0;
-	return flags | (attributes & MOUNT_ATTR_NOSYMFOLLOW ? 1UL << 8 : 0);
+	unsigned long flags = wanted & (MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+	flags |= wanted & MOUNT_ATTR_NOATIME ? 1UL << 10 : wanted & MOUNT_ATTR_STRICTATIME ? 1UL << 24 : 1UL << 21;
+	flags |= wanted & MOUNT_ATTR_NODIRATIME ? 1UL << 11 : 0;
+	return flags | (wanted & MOUNT_ATTR_NOSYMFOLLOW ? 1UL << 8 : 0);
 }
 
 /* A new file system at the open directory `target`: by mount(2), one call where fsopen(2) and its kin take nine. The
@@ -327,8 +337,8 @@ static int op_mount(struct container *c, char **word)
 	if (target < 0)
 		return -1;
 	int result = o.bind ? attach_mount(fd, target) : mount_new(word[2], word[0], target, &o);
-	close(target);
-	forget_parent(c);
+	done_with(target);
+	mounted_at(word[1]);
 	if (result < 0 || o.bind || (!o.once.propagation && !o.has_recursive))
 		return result;
 	struct mount_attr rest = {.propagation = o.once.propagation};
@@ -413,7 +423,7 @@ static int op_readonly(struct container *c, char **word)
 	int fd =
 	    (int)syscall(SYS_open_tree, target, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
 	int result = fd < 0 || set_attributes(fd, &attr, 0) < 0 ? -1 : attach_mount(fd, target);
-	close(target);
+	done_with(target);
 	return result;
 }
 
@@ -452,7 +462,7 @@ static int op_mask(struct container *c, char **word)
 					     : make_null();
 		result = fd < 0 ? -1 : attach_mount(fd, target);
 	}
-	close(target);
+	done_with(target);
 	return result;
 }
 

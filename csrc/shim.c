@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/bpf.h>
 #include <linux/netlink.h>
 #include <linux/openat2.h>
 #include <poll.h>
@@ -105,10 +106,8 @@ int mr_netlink_socket(int protocol, int netns)
 {
 	int one = 1;
 	int fd = netns < 0 ? open_netlink(&protocol) : in_netns(netns, open_netlink, &protocol);
-	if (fd >= 0) {
+	if (fd >= 0)
 		setsockopt(fd, SOL_NETLINK, NETLINK_EXT_ACK, &one, sizeof one);
-		setsockopt(fd, SOL_NETLINK, NETLINK_CAP_ACK, &one, sizeof one);
-	}
 	return fd;
 }
 
@@ -137,30 +136,53 @@ int mr_unmount(const char *path)
 	return umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW);
 }
 
+static int remove_entry(int directory, const char *name, int kind);
+
+/* Empties the directory behind `fd`, as far as one reading of it goes. By getdents64(2): opendir(3) and its kin make
+ * three more calls for each directory. */
+static int remove_entries(int fd)
+{
+	union {
+		char bytes[8192];
+		uint64_t align;
+	} buffer;
+	long size = syscall(SYS_getdents64, fd, buffer.bytes, sizeof buffer.bytes);
+	if (size < 0)
+		return -1;
+	for (long at = 0; at < size;) { /* struct linux_dirent64: inode, offset, length (u16), type (u8), name */
+		char *entry = buffer.bytes + at, *name = entry + 19;
+		uint16_t length;
+		memcpy(&length, entry + 16, sizeof length);
+		if (strcmp(name, ".") && strcmp(name, "..") && remove_entry(fd, name, entry[18]) < 0)
+			return -1;
+		at += length;
+	}
+	return 0;
+}
+
+static int remove_entry(int directory, const char *name, int kind)
+{
+	if (kind != DT_DIR && kind != DT_UNKNOWN)
+		return unlinkat(directory, name, 0) < 0 && errno != ENOENT ? -1 : 0;
+	int fd = openat(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 && (errno == ENOTDIR || errno == ELOOP)) /* what it was is no directory, or a link */
+		return remove_entry(directory, name, DT_REG);
+	if (fd < 0)
+		return errno == ENOENT ? 0 : -1;
+	int result;
+	do /* a directory of many entries takes several readings */
+		result = remove_entries(fd) < 0 ? -1 : unlinkat(directory, name, AT_REMOVEDIR) < 0 ? 1 : 0;
+	while (result == 1 && errno == ENOTEMPTY);
+	int error = errno;
+	close(fd);
+	errno = error;
+	return result == 0 || error == ENOENT ? 0 : -1;
+}
+
 /* Removes `name` (below the open `directory`, or AT_FDCWD) and all in it, never through a link; missing is fine. */
 int mr_remove_tree(int directory, const char *name)
 {
-	int fd = openat(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0 && (errno == ENOTDIR || errno == ELOOP))
-		return unlinkat(directory, name, 0) < 0 && errno != ENOENT ? -1 : 0;
-	DIR *listing = fd < 0 ? NULL : fdopendir(fd);
-	if (!listing)
-		return errno == ENOENT ? 0 : -1;
-	int result = 0;
-	for (struct dirent *entry; result == 0 && (entry = readdir(listing));) {
-		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
-			continue;
-		if (entry->d_type == DT_DIR || entry->d_type == DT_UNKNOWN)
-			result = mr_remove_tree(fd, entry->d_name);
-		else if (unlinkat(fd, entry->d_name, 0) < 0 && errno != ENOENT)
-			result = -1;
-	}
-	int error = errno;
-	closedir(listing);
-	errno = error;
-	if (result == 0 && unlinkat(directory, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
-		result = -1;
-	return result;
+	return remove_entry(directory, name, DT_UNKNOWN);
 }
 
 /* Starts a program that outlives us; its pid. Standard streams are ours with `keep_stdio`, else /dev/null. vfork, since
@@ -255,6 +277,43 @@ int mr_watch_file(const char *path)
 		return -1;
 	}
 	return fd;
+}
+
+static int bpf(int command, union bpf_attr *attributes)
+{
+	return (int)syscall(SYS_bpf, command, attributes, sizeof *attributes);
+}
+
+/* Loads the eBPF program of `size` bytes as a device filter (bpf(2)) and attaches it to the cgroup v2 directory. It needs
+ * no descriptor to live on: it goes with the cgroup. ALLOW_MULTI, as systemd and other runtimes have it: then those of
+ * the cgroups above go on being asked, and one below can add its own. */
+int mr_device_filter(const char *cgroup, const void *instructions, size_t size)
+{
+	union bpf_attr load, attach; /* the kernel refuses what is not zero behind the members that it reads */
+	memset(&load, 0, sizeof load);
+	load.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE;
+	load.insns = (uintptr_t)instructions;
+	load.insn_cnt = (unsigned)(size / sizeof(struct bpf_insn));
+	load.license = (uintptr_t) "MIT"; /* it calls none of the functions that are for the GPL only */
+	strcpy(load.prog_name, "minirun_devices");
+	int directory = open(cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (directory < 0)
+		return -1;
+	int result = -1, program = bpf(BPF_PROG_LOAD, &load);
+	if (program >= 0) {
+		memset(&attach, 0, sizeof attach);
+		attach.target_fd = (unsigned)directory;
+		attach.attach_bpf_fd = (unsigned)program;
+		attach.attach_type = BPF_CGROUP_DEVICE;
+		attach.attach_flags = BPF_F_ALLOW_MULTI;
+		result = bpf(BPF_PROG_ATTACH, &attach);
+	}
+	int error = errno;
+	if (program >= 0)
+		close(program);
+	close(directory);
+	errno = error;
+	return result;
 }
 
 int mr_terminal_size(int fd, int *rows, int *columns)

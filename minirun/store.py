@@ -21,6 +21,9 @@ root = os.environ.get("MINIRUN_ROOT", "/var/lib/minirun")
 state = os.environ.get("MINIRUN_STATE", "/run/minirun")
 
 
+_CHUNK = 1 << 16
+
+
 def write(path: str, text: str, mode: int = 0o600) -> None:
     """Replace the file at ``path`` by ``text`` (UTF-8) in one rename."""
     temporary = f"{path}.{os.getpid()}"
@@ -29,12 +32,31 @@ def write(path: str, text: str, mode: int = 0o600) -> None:
 
 
 def create(path: str, text: str, mode: int = 0o600) -> None:
-    """Write a file that nobody reads before we are done with all of them."""
+    """Write a file that nobody reads before we are done with all of them.
+
+    A byte that is not UTF-8 (a surrogate, PEP 383) becomes ``\\udcff``, which in JSON is its escape: it comes back.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
-        os.write(descriptor, text.encode())
+        os.write(descriptor, text.encode("utf-8", "backslashreplace"))
     finally:
         os.close(descriptor)
+
+
+def create_whole(path: str, text: str, mode: int = 0o600) -> None:
+    """Make a file that appears with all of its text, or, if we are killed, not at all: no temporary name is left.
+
+    Raises FileExistsError if the name is taken.
+    """
+    folder, name = os.path.split(path)
+    directory_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = os.open(".", os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, mode, dir_fd=directory_fd)
+    try:
+        os.write(descriptor, text.encode("utf-8", "backslashreplace"))
+        os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=directory_fd)  # open(2), O_TMPFILE, has this idiom
+    finally:
+        os.close(descriptor)
+        os.close(directory_fd)
 
 
 def read(path: str) -> str | None:
@@ -44,9 +66,10 @@ def read(path: str) -> str | None:
     except FileNotFoundError:
         return None
     try:
-        chunks = []
-        while chunk := os.read(descriptor, 1 << 16):
-            chunks.append(chunk)
+        chunks = [os.read(descriptor, _CHUNK)]
+        # A file ends with a short read. Those of procfs do not, so there the end is asked for.
+        while len(chunks[-1]) == _CHUNK or (chunks[-1] and path.startswith("/proc/")):
+            chunks.append(os.read(descriptor, _CHUNK))
         return b"".join(chunks).decode("utf-8", "surrogateescape")
     finally:
         os.close(descriptor)

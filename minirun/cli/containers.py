@@ -26,7 +26,7 @@ def each(references: Sequence[str], act: Callable[[Container], None]) -> int:
             act(records.find(reference))
             sys.stdout.write(f"{reference}\n")
         except MinirunError as error:
-            sys.stderr.write(f"minirun: {error}\n")
+            table.complain(error)
             code = error.exit_code
     return code
 
@@ -100,7 +100,7 @@ def wait(argv: Sequence[str]) -> int:
             sys.stdout.write(f"{lifecycle.wait(records.find(reference))}\n")
             sys.stdout.flush()
         except MinirunError as error:
-            sys.stderr.write(f"minirun: {error}\n")
+            table.complain(error)
             code = error.exit_code
     return code
 

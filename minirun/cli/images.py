@@ -81,7 +81,7 @@ def _remove(names: Sequence[str]) -> int:
             layout.remove(name)
             sys.stdout.write(f"{name}\n")
         except MinirunError as error:
-            sys.stderr.write(f"minirun: {error}\n")
+            table.complain(error)
             code = error.exit_code
     return code
 

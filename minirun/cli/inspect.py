@@ -77,7 +77,7 @@ def run(argv: Sequence[str]) -> int:
         try:
             found.append(look_up(name, target.type))
         except MinirunError as error:
-            sys.stderr.write(f"minirun: {error}\n")
+            table.complain(error)
             code = error.exit_code
     if target.format == "json":
         table.json_lines([found])

@@ -67,7 +67,7 @@ def _remove(argv: Sequence[str]) -> int:
             bridge.remove(check_name(name, "network name"))
             sys.stdout.write(f"{name}\n")
         except MinirunError as error:
-            sys.stderr.write(f"minirun: {error}\n")
+            table.complain(error)
             code = error.exit_code
     return code
 

@@ -54,6 +54,12 @@ def _add_ports(target: RunOptions, text: str) -> None:
     target.ports += ports.parse(text)
 
 
+def _hostname(text: str) -> str:
+    if len(text) > 64:  # HOST_NAME_MAX, sethostname(2)
+        raise UsageError(f"--hostname {text!r}", "longer than 64 characters")
+    return check_name(text, "--hostname")
+
+
 def _security(target: RunOptions, text: str) -> None:
     name, _, value = text.replace(":", "=", 1).partition("=")
     if (name, value) == ("seccomp", "unconfined"):
@@ -76,7 +82,7 @@ OPTIONS: list[Option] = [
     Option("-w --workdir", "DIR", store("workdir"), "working directory in the container"),
     Option("-u --user", "USER[:GROUP]", store("user"), "names of the container's own files, or numbers"),
     Option("--group-add", "GROUP", collect("groups"), "a further group"),
-    Option("-h --hostname", "NAME", _set("hostname", lambda v: check_name(v, "--hostname")), "host name inside"),
+    Option("-h --hostname", "NAME", _set("hostname", _hostname), "host name inside"),
     Option("--entrypoint", "PROGRAM", store("entrypoint"), "instead of the image's; empty for none"),
     Option("--read-only", "", store("read_only"), "make the root file system read-only"),
     Option(
@@ -147,7 +153,7 @@ def run(argv: list[str]) -> int:
         sys.stdout.write(started.container.id + "\n")
         return 0
     code = started.follow()
-    if started.oom:
+    if started.oom and code == 137:  # another process than the first may have been hit, and the container gone on
         sys.stderr.write(f"minirun: {started.container.id[:12]} was killed for memory: {memory_line(options)}\n")
     return code
 

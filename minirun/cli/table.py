@@ -27,6 +27,11 @@ def _printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
+def complain(error: object) -> None:
+    """An error in one line on standard error, for commands that go on after it."""
+    sys.stderr.write("".join(c if c.isprintable() else repr(c)[1:-1] for c in f"minirun: {error}") + "\n")
+
+
 def json_lines(rows: Iterable[Any]) -> None:
     """One JSON object a line, as ``docker ps --format json`` prints them."""
     for row in rows:
@@ -37,7 +42,9 @@ def pretty(value: Any) -> None:
     """One JSON value, indented by four spaces as docker's inspect."""
     import json
 
-    sys.stdout.write(json.dumps(value, indent=4, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=4, ensure_ascii=False) + "\n"
+    # An argument may be bytes that are no text; what stands for such a byte is also its escape in JSON: \udcff.
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode())
 
 
 def check_format(text: str) -> None:
@@ -53,11 +60,6 @@ def ago(moment: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds // size} {unit}s"
     return f"{seconds} second{'' if seconds == 1 else 's'}"
-
-
-def timestamp(moment: float) -> str:
-    """RFC 3339 in UTC, with nanoseconds, as docker's."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment)) + f".{int(moment % 1 * 1e9):09d}Z"
 
 
 def size(count: float) -> str:

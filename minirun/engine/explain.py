@@ -22,34 +22,39 @@ if TYPE_CHECKING:
 
 
 def run(options: RunOptions) -> str:
-    """The script of ``minirun run``; the steps that make the network come first, if it is not there yet."""
+    """The script of ``minirun run``; the steps of a network that is not there yet come first, as a plan of its own."""
     image = layout.find(options.image)
     if image is None:
         raise NotFound(f"no such image: {options.image}", "", f"minirun image build {options.image}")
     container = Container(new_id())
     name = options.name or container.id[:12]
-    steps: list[Step] = []
     network = address = None
+    text = ""
     if options.network not in ("none", "host"):
-        network, steps = bridge.decide(options.network)
+        network, missing = bridge.decide(options.network)
         address = ipam.propose(network)
-    steps += plan.make(container, name, image, options, network, address).steps
-    return script(steps, container.id)
+        text = _numbered(missing, f"the network {options.network}, which is not there yet") if missing else ""
+    steps = plan.make(container, name, image, options, network, address).steps
+    return _HEAD + f"export id={container.id}\n" + _shorten(text + _numbered(steps, "the container"), container.id)
 
 
 def network(name: str, subnet: str | None) -> str:
     """The script of ``minirun network create``."""
-    return script(bridge.decide(name, subnet)[1])
+    return _HEAD + _numbered(bridge.decide(name, subnet)[1], f"the network {name}")
 
 
-def script(steps: Sequence[Step], identity: str = "") -> str:
-    """A shell script, each step under its number and kind, as error messages cite them.
+_HEAD = "#!/bin/sh\nset -e\n"
 
-    The container's id, 64 digits wherever it occurs, is written once.
-    """
-    parts = []
+
+def _numbered(steps: Sequence[Step], title: str) -> str:
+    """Each step under its number and kind, as error messages cite them: each plan has its own."""
+    parts = [f"\n# -- {title} --"]
     for number, step in enumerate(steps, 1):
-        parts += ["", f"# {number} {step.kind}", step.sh()]
-    text = "\n".join(parts) + "\n"
-    head = "#!/bin/sh\nset -e\n"
-    return f"{head}export id={identity}\n{text.replace(identity, '$id')}" if identity else head + text
+        parts += [f"\n# {number} {step.kind}", step.sh()]
+    return "\n".join(parts) + "\n"
+
+
+def _shorten(text: str, identity: str) -> str:
+    """The container's id, 64 digits wherever it occurs, as a variable; not beside quotes, where it is none."""
+    lines = text.split("\n")
+    return "\n".join(line if "'" in line else line.replace(identity, "$id") for line in lines)

@@ -16,7 +16,7 @@ from minirun.engine.record import Container
 from minirun.errors import Conflict, MinirunError, NotFound
 from minirun.linux import cgroup, syscalls
 from minirun.linux.syscalls import Message
-from minirun.network import attach, bridge, ipam  # noqa: F401
+from minirun.network import attach, ipam  # noqa: F401
 from minirun.runtime import process, resources  # noqa: F401  (the same)
 
 TYPE_CHECKING = False
@@ -47,8 +47,7 @@ def clean(container: Container, steps: Sequence[step.Step] | None = None, record
 def _undo_plan(container: Container) -> list[Exception]:
     journal = store.read_json(f"{container.live}/plan.json")
     if journal is None:  # killed before the plan was written: an address may have been taken
-        for network in bridge.listing():
-            ipam.reconcile(network["name"], lambda owner: owner != container.id)
+        ipam.release_owner(container.id)
         return []
     return step.undo_all([step.load(item) for item in journal])
 

@@ -148,7 +148,13 @@ def volume(text: str, here: str) -> tuple[str, str, str]:
 
 
 _TMPFS_FLAGS = {"nosuid", "suid", "nodev", "dev", "noexec", "exec", "ro", "rw", "noatime", "relatime"}
-_TMPFS_VALUES = ("size=", "mode=", "nr_inodes=", "uid=", "gid=")
+_TMPFS_VALUES = {  # the characters that the value of each may have
+    "size": frozenset("0123456789kmgKMG%"),
+    "mode": frozenset("01234567"),
+    "nr_inodes": frozenset("0123456789kmgKMG"),
+    "uid": frozenset("0123456789"),
+    "gid": frozenset("0123456789"),
+}
 
 
 def tmpfs(text: str) -> tuple[str, str]:
@@ -156,7 +162,10 @@ def tmpfs(text: str) -> tuple[str, str]:
     path, _, given = text.partition(":")
     options = [option for option in given.split(",") if option]
     for option in options:
-        if option not in _TMPFS_FLAGS and not option.startswith(_TMPFS_VALUES):
+        name, equals, value = option.partition("=")
+        if option not in _TMPFS_FLAGS and not (equals and name in _TMPFS_VALUES):
             raise UsageError(f"--tmpfs {text!r}", f"unknown option {option!r}", "see tmpfs(5)")
+        if equals and not (0 < len(value) < 19 and _TMPFS_VALUES[name].issuperset(value) and value[0].isdigit()):
+            raise UsageError(f"--tmpfs {text!r}", f"{name} cannot be {value!r}", "see tmpfs(5)")
     # The later word wins, so what was asked for stands behind the defaults.
     return destination(path, "--tmpfs"), ",".join(["nosuid", "nodev", "noexec", "mode=1777", *options])

@@ -68,7 +68,8 @@ def make(
         steps += attach.attach_steps(container.id, name, network, address, options.ports)
     elif netns:
         steps += attach.isolated_steps(container.id, name)
-    steps += [limits, _spawn(container, config, options, image, limits)]
+    steps += [limits, *resources.device_filters(limits, config["linux"]["resources"])]
+    steps += [_spawn(container, config, options, image, limits)]
     return Decided(config, network, address, steps)
 
 

@@ -82,7 +82,7 @@ def _bind(source: str, destination: str, flags: str) -> dict[str, Any]:
         "destination": destination,
         "type": "bind",
         "source": source,
-        "options": ["rbind", "ro"] if flags == "ro" else ["rbind"],
+        "options": ["rbind", "rro"] if flags == "ro" else ["rbind"],
     }
 
 

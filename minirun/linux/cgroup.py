@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import os
 
-from minirun import store
 from minirun.errors import Unsupported
-from minirun.linux import syscalls
+from minirun.linux import mounts, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ _layouts: list[Layout] = []
 def layout() -> Layout:
     """The layout of this machine, from proc_pid_mountinfo(5); it is read once."""
     if not _layouts:
-        _layouts.append(parse((store.read("/proc/self/mountinfo") or "").splitlines()))
+        _layouts.append(parse(mounts.mountinfo()))
     return _layouts[0]
 
 

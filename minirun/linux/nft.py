@@ -109,6 +109,15 @@ class Table:
         found = [comment for reply in replies for _, comment in _elements(reply)]
         return found[0] if found else None
 
+    def has(self, elements: Sequence[Element]) -> bool:
+        """Whether all of these keys are there; asked in one write."""
+        with Socket(syscalls.NETLINK_NETFILTER) as socket:
+            try:
+                socket.ask(*(self._message(NFT_MSG_GETSETELEM, 0, element) for element in elements))
+            except FileNotFoundError:
+                return False
+        return True
+
     def dump(self, name: str) -> list[tuple[bytes, str]]:
         """The packed key and the comment of every element of a set; none if there is no such table."""
         where = attribute(NFTA_SET_ELEM_LIST_TABLE, self.name) + attribute(NFTA_SET_ELEM_LIST_SET, name)

@@ -103,6 +103,12 @@ def watch_file(path: str) -> int:
     return int(descriptor)
 
 
+def device_filter(cgroup: str, instructions: bytes) -> None:
+    """Attach an eBPF program that decides about devices to the v2 cgroup with this directory; see ``devices``."""
+    if lib.mr_device_filter(cgroup.encode(), instructions, len(instructions)) < 0:
+        _raise(cgroup)
+
+
 def sealed_copy(path: str) -> int:
     """A memfd with the file's contents that nobody can change any more (memfd_create(2), F_ADD_SEALS)."""
     descriptor = lib.mr_sealed_copy(path.encode())

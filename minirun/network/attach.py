@@ -16,7 +16,7 @@ from binascii import crc32
 
 from minirun import store
 from minirun.errors import Conflict
-from minirun.linux import netlink, syscalls
+from minirun.linux import mounts, netlink, syscalls
 from minirun.network import addresses, sysctl
 from minirun.network.ipam import Lease
 from minirun.network.nat import Publish
@@ -300,27 +300,17 @@ def _make_folder() -> None:
     Else the first ``ip netns add`` of somebody would do that later, on top of our namespaces: each would then be
     mounted twice, and its name could never be removed (EBUSY).
     """
-    store.directory(NETNS, mode=0o755)
-    if _mount_id(NETNS) != _mount_id(os.path.dirname(NETNS)):
+    if mounts.is_mount_point(NETNS):
         return
     import fcntl
 
     from minirun.network import helper
 
+    store.directory(NETNS, mode=0o755)
     folder = os.open(os.path.dirname(NETNS), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)  # two at once would mount twice, which is what we are here to prevent
-        if _mount_id(NETNS) == _mount_id(os.path.dirname(NETNS)):
+        if not mounts.is_mount_point(NETNS, fresh=True):
             helper.run(["mount", "--rbind", "--make-shared", NETNS, NETNS], "mount")
     finally:
         os.close(folder)
-
-
-def _mount_id(path: str) -> str:
-    """The number of the mount that a path is on (proc_pid_fdinfo(5))."""
-    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    try:
-        text = store.read(f"/proc/self/fdinfo/{descriptor}") or ""
-    finally:
-        os.close(descriptor)
-    return text.partition("mnt_id:")[2].split()[0]

@@ -87,13 +87,13 @@ def missing(network: dict[str, Any]) -> list[Step]:
     steps: list[Step] = []
     elements = nat.Elements(nat.comment(network["name"]), nat.network_elements(network))
     bridge = _bridge_step(network)
-    with netlink.Socket() as socket:
+    with netlink.shared() as socket:
         link = netlink.find_link(socket, network["bridge"])
     if link is None or not link.up:
         steps += [Forwarding(), bridge]
     elif not bridge.owns(link):
         raise _foreign(network["bridge"])
-    if nat.TABLE.comment(elements.parsed()[0]) is None:
+    if not nat.TABLE.has(elements.parsed()):
         steps.append(elements)
     return steps
 

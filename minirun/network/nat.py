@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from minirun import store
+from minirun import store, strict_json
 from minirun.errors import Conflict, MinirunError, Unsupported
 from minirun.linux import nft
 from minirun.linux.nft import Element
@@ -88,7 +88,10 @@ class Publish(Elements):
     def do(self) -> None:
         # Noted first: were it noted after, a flush in between would lose the ports of a living container.
         store.directory(ipam.state_directory(self.network), "published")
-        store.write_json(self._path(), self.record())
+        try:
+            store.create_whole(self._path(), strict_json.dumps(self.record()))
+        except FileExistsError:  # done before, by explain's script or by us
+            pass
         _add(self.parsed())
 
     def undo(self) -> None:

@@ -145,8 +145,9 @@ def create(identity: str, bundle: str, root: str, pid_file: str | None = None) -
         raise Conflict(f"container {identity}", "exists already", "delete it, or take another id") from None
     steps: list[step.Step] = []
     try:
-        limits = resources.plan(_cgroup_path(config, identity), config.get("linux", {}).get("resources") or {})
-        steps = [limits]
+        wanted = config.get("linux", {}).get("resources") or {}
+        limits = resources.plan(_cgroup_path(config, identity), wanted)
+        steps = [limits, *resources.device_filters(limits, wanted)]
         store.write_json(f"{container.directory}/plan.json", [s.record() for s in steps])
         store.create(f"{container.directory}/config.json", strict_json.dumps(config))
         os.mkfifo(f"{container.directory}/exec.fifo", 0o600)

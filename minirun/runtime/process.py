@@ -1,6 +1,6 @@
 """Spawn the monitor, which spawns init: the one step that ends in a process.
 
-    this command ── posix_spawn ──► minirun-monitor ── clone3 ──► minirun-init ── execve ──► the program
+    this command ── vfork, execve ──► minirun-monitor ── clone3 ──► minirun-init ── execve ──► the program
 
 The command stays connected to the monitor by a socket: it hears MR_CREATED when every op is done, says MR_START when
 the record of the container is written, and hears MR_EXITED. If it dies before it said so, the monitor kills init.
@@ -132,7 +132,7 @@ def _fail(number: int, error: int, ops: Sequence[Sequence[str]], program: Sequen
             raise CommandNotFound(f"exec {name!r}", "executable file not found in the container", "see its PATH")
         raise CommandNotExecutable(f"exec {name!r}", why.lower())
     op = ops[number]
-    if op[0] == "cwd":
+    if op[0] == "cwd" or (op[0] == "mkdir" and error == _ENOTDIR):
         raise CommandNotExecutable(f"working directory {op[1]!r}", why.lower(), "choose another with -w")
     raise StepFailed(f"init op {number} ({' '.join(op)}) failed", why, _remedy(error))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from minirun.errors import InvalidDocument
 from minirun.linux import cgroup
+from minirun.oci import defaults
 from minirun.step import Step
 
 TYPE_CHECKING = False
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     File = list[str]  # a path below the container's cgroup directory of a controller, and the value
+    Rule = dict[str, Any]  # an entry of linux.resources.devices
 
 
 class Cgroup(Step):
@@ -40,6 +42,28 @@ class Cgroup(Step):
             cgroup.remove(directory)
 
 
+class DeviceFilter(Step):
+    """Let the container's cgroup of v2 use the devices of ``rules`` and no others; it lasts as long as the cgroup."""
+
+    kind = "device-filter"
+    fields = ("directory", "rules")
+    directory: str
+    rules: list[Rule]
+
+    def sh(self) -> str:
+        head = "# No command does this: a BPF program is attached to the cgroup (bpf(2), BPF_PROG_TYPE_CGROUP_DEVICE)."
+        words = [f"{'allow' if rule.get('allow') else 'deny'} {device_rule(rule)}" for rule in self.rules]
+        return "\n#   ".join([f"{head}\n# In {self.directory} the last of these that fits decides:", *words])
+
+    def do(self) -> None:
+        from minirun.linux import devices  # not imported on v1
+
+        devices.attach(self.directory, devices.program(self.rules))
+
+    def undo(self) -> None:
+        """Nothing: it goes with the cgroup."""
+
+
 def plan(path: str, resources: dict[str, Any]) -> Cgroup:
     """The step for cgroup ``path`` (below the mount points) with the limits of ``linux.resources``."""
     layout = cgroup.layout()
@@ -50,6 +74,12 @@ def plan(path: str, resources: dict[str, Any]) -> Cgroup:
     extra = [name for name in dict.fromkeys(controller for controller, _, _ in wanted) if name in cgroup.V1_ON_DEMAND]
     files = [[f"{layout.directory(path, controller)}/{name}", value] for controller, name, value in wanted]
     return Cgroup(layout.directories(path, extra), files)
+
+
+def device_filters(limits: Cgroup, resources: dict[str, Any]) -> list[DeviceFilter]:
+    """What v2 has for the rules that are files on v1. The process must be born after it, and so never be without."""
+    rules = device_rules(resources) if cgroup.layout().unified else []
+    return [DeviceFilter(limits.directories[0], rules)] if rules else []
 
 
 def _number(resources: dict[str, Any], section: str, key: str) -> int | None:
@@ -82,7 +112,7 @@ def v1_files(resources: dict[str, Any]) -> list[tuple[str, str, str]]:
     pids = _number(resources, "pids", "limit")
     put("pids", "max", None if pids is None else pids if pids > 0 else "max")
     put("blkio", "weight", _number(resources, "blockIO", "weight"))
-    for rule in resources.get("devices") or []:
+    for rule in device_rules(resources):
         files.append(("devices", "devices.allow" if rule.get("allow") else "devices.deny", device_rule(rule)))
     return files
 
@@ -125,10 +155,40 @@ def weight_of_shares(shares: int) -> int:
     return 1 + (min(max(shares, 2), 262144) - 2) * 9999 // 262142
 
 
-def device_rule(rule: dict[str, Any]) -> str:
-    """A rule of the v1 devices controller: ``c 1:3 rwm``; a missing number is ``*``, and type ``a`` means all."""
+def device_rules(resources: dict[str, Any]) -> list[Rule]:
+    """The rules of the document and, last, those for the devices that the runtime-spec promises to every container.
+
+    Documents that deny everything rely on that: it is what `runc spec` and podman write. Without rules there are none.
+    """
+    rules: list[Rule] = resources.get("devices") or []
+    for index, rule in enumerate(rules):
+        _check_device(rule, f"linux.resources.devices[{index}]")
+    promised = list(defaults.DEVICE_RULES[1:])
+    return rules + promised if rules and rules[-len(promised) :] != promised else rules
+
+
+def _check_device(rule: Any, where: str) -> None:
+    if not isinstance(rule, dict) or not isinstance(rule.get("allow"), bool):
+        raise InvalidDocument(f"{where}.allow", "expected true or false")
+    if rule.get("type") not in (None, "", "a", "b", "c"):
+        raise InvalidDocument(f"{where}.type", f"expected a, b or c, not {rule['type']!r:.60}")
+    access = rule.get("access")
+    if access is not None and (not isinstance(access, str) or not set(access) <= set("rwm")):
+        raise InvalidDocument(f"{where}.access", f"expected letters of rwm, not {access!r:.60}")
+    for key in ("major", "minor"):
+        number = rule.get(key)
+        if number is not None and (type(number) is not int or number > _UINT32):
+            raise InvalidDocument(f"{where}.{key}", f"expected a device number, not {number!r:.60}")
+
+
+_UINT32 = (1 << 32) - 1
+
+
+def device_rule(rule: Rule) -> str:
+    """A rule of the v1 devices controller: ``c 1:3 rwm``; without a number it is ``*``, and type ``a`` means all."""
     kind = rule.get("type") or "a"
     if kind == "a":
         return "a"
-    major, minor = (str(rule[key]) if rule.get(key) is not None else "*" for key in ("major", "minor"))
+    numbers = (rule.get("major"), rule.get("minor"))
+    major, minor = ("*" if number is None or number < 0 else str(number) for number in numbers)
     return f"{kind} {major}:{minor} {rule.get('access') or 'rwm'}"

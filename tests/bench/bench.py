@@ -17,13 +17,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[2])
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.bench import bundle, installed, measure, report
 from tests.bench.machine import BenchHost, images, rootfs
-from tests.bench.peers import ALPINE, BARE, BRIDGE, CASES, LONG, Minirun, Peer, Unavailable, all_peers
+from tests.bench.peers import ALPINE, BARE, BRIDGE, CASES, DETACHED, LONG, Minirun, Peer, Unavailable, all_peers
 
 CONNECTIONS = 20
+TOGETHER = (BRIDGE, BARE)  # a target compares one with the other, so they are measured in the same rounds
 
 
 def main() -> int:
@@ -87,7 +88,9 @@ def prepared(host: BenchHost, ours: Minirun, without: list[str], stack: ExitStac
             working.append(peer)
         except Unavailable as why:
             say(f"{peer.name:10} not measured: {why}")
-    say(f"machine    {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, Linux {os.uname().release}\n")
+    load, processors = os.getloadavg()[0], os.cpu_count() or 1
+    busy = ": busy with other work, so mistrust the medians" if load > processors / 2 else ""
+    say(f"machine    Linux {os.uname().release}, {processors} CPUs, load {load:.1f}{busy}\n")
     return working
 
 
@@ -96,11 +99,10 @@ def say(text: str) -> None:
 
 
 def timed(host: BenchHost, peers: list[Peer], options: argparse.Namespace) -> report.Times:
-    """Every case that more than nobody can do, interleaved among those who can; bare bundles beside `run`."""
+    """Every case, interleaved among those who can do it."""
     jobs = {case: {peer.name: peer.jobs()[case] for peer in peers if case in peer.jobs()} for case in CASES}
-    times = {case: host.rounds(jobs[case], options.rounds, options.warm_up) for case in CASES if case != BRIDGE}
-    # A target compares our run on a bridge with a bare bundle: these are measured in the same rounds.
-    together = {f"{case}\n{name}": job for case in (BRIDGE, BARE) for name, job in jobs[case].items()}
+    times = {case: host.rounds(jobs[case], options.rounds, options.warm_up) for case in CASES if case not in TOGETHER}
+    together = {f"{case}\n{name}": job for case in TOGETHER for name, job in jobs[case].items()}
     for key, result in host.rounds(together, options.rounds, options.warm_up).items():
         case, _, name = key.partition("\n")
         times.setdefault(case, {})[name] = result
@@ -110,14 +112,14 @@ def timed(host: BenchHost, peers: list[Peer], options: argparse.Namespace) -> re
 def counted(host: BenchHost, ours: Minirun, peers: list[Peer]) -> list[list[str]]:
     """What does not depend on how busy the machine is."""
     table = [["count", "value"]]
-    connections = measure.first_connections(host, ours.program, CONNECTIONS)
-    monitors = measure.monitors(host)
     if shutil.which("strace"):
-        commands = {f"{case}, minirun": job["timed"] for case, job in ours.jobs().items()}
+        # Not of `run -d`: strace would wait for the monitor.
+        commands = {f"{case}, minirun": job["timed"] for case, job in ours.jobs().items() if case != DETACHED}
         commands |= {f"{BARE}, {peer.name}": peer.jobs()[BARE]["timed"] for peer in peers if BARE in peer.jobs()}
         for name, command in commands.items():
             table.append([f"system calls: {name}", str(measure.system_calls(host, command))])
-            host.run([ours.program, "rm", "-f", "bench"], check=False)
+    connections = measure.first_connections(host, ours.program, CONNECTIONS)
+    monitors = measure.monitors(host)
     table.append([f"monitor's PSS, largest of {len(monitors)}", f"{max(monitors.values())} kB"])
     latest = f"{max(connections['seconds']) * 1000:.1f} ms after `run -d`, {connections['retransmitted']} SYNs lost"
     table.append([f"first TCP connection, latest of {CONNECTIONS}", latest])

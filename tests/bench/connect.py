@@ -10,6 +10,7 @@ counter of retransmitted SYNs covers every attempt, and does not depend on how f
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
@@ -59,7 +60,7 @@ def address_of(identity: str) -> str:
 def retransmitted() -> int:
     """How many SYNs this network namespace has sent again so far."""
     lines = [line.split() for line in Path("/proc/self/net/netstat").read_text().splitlines()]
-    names, values = next((a, b) for a, b in zip(lines, lines[1:], strict=False) if a[0] == b[0] == "TcpExt:")
+    names, values = next((a, b) for a, b in itertools.pairwise(lines) if a[0] == b[0] == "TcpExt:")
     return int(dict(zip(names, values, strict=True))["TCPSynRetrans"])
 
 

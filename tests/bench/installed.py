@@ -28,6 +28,6 @@ def make(directory: Path) -> Path:
     shutil.copytree(REPOSITORY / "minirun", packages / "minirun", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(REPOSITORY / "images", packages / "minirun" / RECIPES)
     program = directory / "bin" / "minirun"
-    launcher = [directory / "bin" / "python", "-I", REPOSITORY / "scripts" / "launcher.py", program]
+    launcher = [str(directory / "bin/python"), "-I", str(REPOSITORY / "scripts/launcher.py"), str(program)]
     subprocess.run(launcher, check=True, cwd=directory, stdout=sys.stderr, timeout=60)
     return program

@@ -1,4 +1,4 @@
-"""The machine of the bench: a fake host whose disks are all tmpfs, with images, and hidden from peers what they would change.
+"""The machine of the bench: a fake host with images, whose stores are on tmpfs, and which peers cannot change.
 
 Engines write more than they are told about: podman its locks into /dev/shm, dockerd a limit into /proc/sys/kernel that
 belongs to the whole machine. Here the first is empty and the second read-only.
@@ -21,7 +21,8 @@ _MOUNTS = f"""
 mount -t tmpfs tmpfs /dev/shm
 mount --bind /proc/sys/kernel /proc/sys/kernel
 mount -o remount,bind,ro /proc/sys/kernel
-mkdir {SCRATCH}
+mkdir -p {SCRATCH}/docker-config
+echo '{{}}' >{SCRATCH}/docker-config/config.json
 """
 
 
@@ -32,13 +33,16 @@ class BenchHost(FakeHost):
         super().__init__()
         self.run(["sh", "-ec", _MOUNTS])
         self.lend(store)
-        self.environment |= {"DOCKER_HOST": f"unix://{SCRATCH}/docker.sock", "DOCKER_CONFIG": f"{SCRATCH}/docker-config"}
+        self.environment |= {
+            "DOCKER_HOST": f"unix://{SCRATCH}/docker.sock",
+            "DOCKER_CONFIG": f"{SCRATCH}/docker-config",
+        }
 
     def rounds(self, jobs: dict[str, dict[str, list[str]]], rounds: int, warm_up: int) -> dict[str, dict[str, Any]]:
         """Time ``jobs`` as tests/bench/rounds.py says."""
         task = json.dumps({"rounds": rounds, "warm_up": warm_up, "jobs": jobs})
         script = str(REPOSITORY / "tests/bench/rounds.py")
-        done = self.run([sys.executable, script], stdin=task, timeout=60 + 10 * len(jobs) * (rounds + warm_up))
+        done = self.run([sys.executable, script], stdin=task, timeout=600 + 2 * len(jobs) * (rounds + warm_up))
         results: dict[str, dict[str, Any]] = json.loads(done.stdout)
         return results
 

@@ -13,7 +13,7 @@ from typing import Any
 from tests.fakehost import REPOSITORY, FakeHost
 
 LISTENING = ["run", "-d", "--net", "br0", "busybox", "httpd", "-f", "-p", "80"]
-_EXECUTED = re.compile(r'exec\w+\((?:\d+(?:<([^>]*)>)?, )?"([^"]*)".*= 0$')
+_EXECUTED = re.compile(r'^\d+ +(?:execveat\(\d+<([^>]*)>[^,]*, ""|execve\("([^"]*)")')
 
 
 def system_calls(host: FakeHost, command: Sequence[str]) -> int:
@@ -26,11 +26,11 @@ def system_calls(host: FakeHost, command: Sequence[str]) -> int:
 
 
 def programs(host: FakeHost, command: Sequence[str]) -> list[str]:
-    """The programs that a command and its processes execute, in order; an anonymous file by its name (memfd:...)."""
+    """The programs that a command and its processes try to execute, in order; an anonymous file as /memfd:NAME."""
     trace = host.path("/run/strace")
     host.run(["strace", "-f", "-qq", "-y", "-e", "trace=execve,execveat", "-o", "/run/strace", *command])
     found = [_EXECUTED.search(line) for line in trace.read_text().splitlines()]
-    return [match[2] or match[1] for match in found if match]
+    return [match[1] or match[2] for match in found if match]
 
 
 def monitors(host: FakeHost) -> dict[int, int]:

@@ -142,7 +142,8 @@ class Engine(Peer):
         }
 
     def close(self) -> None:
-        self.host.run([*self.words, "rm", "-f", "bench-exec", "bench"], check=False)
+        if self.words:
+            self.host.run([*self.words, "rm", "-f", "bench-exec", "bench"], check=False)
 
 
 class Podman(Engine):

@@ -3,8 +3,8 @@
     {"rounds": 15, "warm_up": 2, "jobs": {NAME: {"timed": [WORD, ...], "after": [WORD, ...]}}}      standard input
     {NAME: {"seconds": [0.0184, ...], "failed": ""}}                                                standard output
 
-Interleaving (A B C, B C A, C A B, ...) spreads whatever else the machine does over all of them, and each command comes
-equally often after each other one: what a command leaves for the kernel to do later is not always paid by the same
+Interleaving (A B C, C A B, B A C, ...) spreads whatever else the machine does over all of them. Every round has another
+order, though every bench the same ones: what a command leaves for the kernel to do later is not always paid by the same
 neighbour. A command that fails is left out from then on.
 """
 
@@ -12,20 +12,24 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import select
+import signal
 import sys
 import time
-from collections.abc import Sequence
 from typing import Any
+
+TIMEOUT = 20
 
 
 def main() -> None:
     task = json.load(sys.stdin)
     jobs: dict[str, dict[str, list[str]]] = task["jobs"]
     results: dict[str, dict[str, Any]] = {name: {"seconds": [], "failed": ""} for name in jobs}
-    names = list(jobs)
+    names, order = list(jobs), random.Random(0)
     for number in range(task["warm_up"] + task["rounds"]):
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
+        order.shuffle(names)
+        for name in names:
             result = results[name]
             if not result["failed"]:
                 seconds, result["failed"] = once(jobs[name])
@@ -42,7 +46,7 @@ def once(job: dict[str, list[str]]) -> tuple[float, str]:
     return seconds, failed or (run(job["after"]) if job["after"] else "")
 
 
-def run(command: Sequence[str]) -> str:
+def run(command: list[str]) -> str:
     """Run a command; the last line of its complaint if it fails."""
     complaints = os.memfd_create("stderr")
     actions = [
@@ -51,13 +55,27 @@ def run(command: Sequence[str]) -> str:
         (os.POSIX_SPAWN_DUP2, complaints, 2),
     ]
     try:
-        _, status = os.waitpid(os.posix_spawnp(command[0], command, os.environ, file_actions=actions), 0)
+        pid = os.posix_spawnp(command[0], command, os.environ, file_actions=actions)
+        if not ends(pid):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            return f"not done after {TIMEOUT} s: {' '.join(command)}"
+        _, status = os.waitpid(pid, 0)
         if not status:
             return ""
         said = os.pread(complaints, 1 << 16, 0).decode(errors="replace").strip().splitlines() or ["no complaint"]
         return f"exit {os.waitstatus_to_exitcode(status)}: {said[-1]}"
     finally:
         os.close(complaints)
+
+
+def ends(pid: int) -> bool:
+    """Wait for a process, but not for ever; it stays to be reaped."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        return bool(select.select([descriptor], [], [], TIMEOUT)[0])
+    finally:
+        os.close(descriptor)
 
 
 if __name__ == "__main__":

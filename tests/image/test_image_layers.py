@@ -143,7 +143,8 @@ def test_tarfile_itself_follows_such_a_link(tmp_path: Path) -> None:
     outside, inside = tmp_path / "outside", tmp_path / "inside"
     outside.mkdir()
     with tarfile.open(fileobj=archive(entry("a", SYM, str(outside)), entry("a/new", content=b"dead"))) as tar:
-        tar.extractall(inside, filter="fully_trusted")
+        # Python 3.11.3 and older have no such argument, and always behave so.
+        tar.extractall(inside, **({"filter": "fully_trusted"} if hasattr(tarfile, "fully_trusted_filter") else {}))
     assert (outside / "new").exists()
 
 

@@ -32,19 +32,40 @@ def images_root() -> Path:
     return root
 
 
+class Machines:
+    """The machine of a file of tests; a new one after a test that left something behind, for the sake of the others."""
+
+    def __init__(self, images_root: Path) -> None:
+        self.images_root = images_root
+        self.machine: Machine | None = None
+
+    def get(self) -> Machine:
+        if self.machine is None:
+            self.machine = Machine(self.images_root)
+            self.machine.minirun("run", "--rm", "busybox", "true")  # makes br0 and the firewall's table, which stay
+        return self.machine
+
+    def close(self) -> None:
+        if self.machine is not None:
+            machine, self.machine = self.machine, None
+            machine.close()
+
+
 @pytest.fixture(scope="module")
-def machine(images_root: Path) -> Iterator[Machine]:
-    """One fake host for a whole file: a test takes it as ``host``."""
-    made = Machine(images_root)
-    try:
-        made.minirun("run", "--rm", "busybox", "true")  # makes br0 and the firewall's table, which stay
-        yield made
-    finally:
-        made.close()
+def machines(images_root: Path) -> Iterator[Machines]:
+    """Keeps the machine between the tests of a file."""
+    made = Machines(images_root)
+    yield made
+    made.close()
 
 
 @pytest.fixture
-def host(machine: Machine) -> Iterator[Machine]:
-    """The machine; after the test its containers are removed, and nothing may be left."""
+def host(machines: Machines) -> Iterator[Machine]:
+    """A machine; after the test its containers are removed, and nothing may be left."""
+    machine = machines.get()
     yield machine
-    machine.sweep()
+    try:
+        machine.sweep()
+    except BaseException:
+        machines.close()
+        raise

@@ -85,7 +85,9 @@ def test_an_unknown_container(host: Machine, arguments: tuple[str, ...]) -> None
 
 
 def test_inspect_is_in_dockers_shape(host: Machine) -> None:
-    identity = host.out("run", "-d", "--name", "box", "-p", "8080:80", "-v", "/etc:/outside:ro", "-e", "A=b", "-l", "k=v", *SLEEP)
+    identity = host.out(
+        "run", "-d", "--name", "box", "-p", "8080:80", "-v", "/etc:/outside:ro", "-e", "A=b", "-l", "k=v", *SLEEP
+    )
     script = " ".join(MINIRUN)
     found = host.run(["sh", "-c", f"{script} inspect $({script} ps -q) | grep 'IPAddress\\|Id'"]).stdout
     assert f'"Id": "{identity}"' in found
@@ -209,7 +211,9 @@ def test_an_ended_container_keeps_only_its_disk(host: Machine) -> None:
     host.out("wait", "box")
     host.settle()
     until(lambda: not any(name.startswith("mr") for name in host.leftovers()), "the end of the cable")
-    assert host.leftovers() == [str(host.path(f"{host.root}/{left}")) for left in (f"containers/{identity}", "names/box")]
+    assert host.leftovers() == [
+        str(host.path(f"{host.root}/{left}")) for left in (f"containers/{identity}", "names/box")
+    ]
     assert host.path(f"{host.root}/containers/{identity}/upper/file").read_text() == "text\n"
 
 
@@ -248,7 +252,9 @@ def test_the_network_of_a_container_shows_it(host: Machine) -> None:
     address = host.inspect("box")["NetworkSettings"]["IPAddress"]
     assert address in host.out("network", "inspect", "br0")
     assert "br0" in host.out("network", "ls")
-    assert host.run(["ip", "netns", "exec", "box", "ip", "-br", "addr", "show", "eth0"]).stdout.count(f"{address}/24") == 1
+    assert (
+        host.run(["ip", "netns", "exec", "box", "ip", "-br", "addr", "show", "eth0"]).stdout.count(f"{address}/24") == 1
+    )
 
 
 def test_two_removals_at_once(host: Machine) -> None:

@@ -7,30 +7,37 @@ Some calls are made by one of the processes only, so that the kind chooses the v
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 
 import pytest
 
+from tests.lifecycle.conftest import Machines
 from tests.lifecycle.machine import MINIRUN, SOON, Machine, next_container, until
 
 RUN = ("run", "--rm", "--name", "victim", "-p", "8080:80", "-m", "64m")
 TRUE = (*RUN, "busybox", "true")
 
-# The command alone: from before its lock to after the program's end.
-COMMAND = [
-    *(("openat", number) for number in (150, 250, 300)),
-    *(("mkdir", number) for number in (1, 2, 4, 8, 12)),
-    *(("rename", number) for number in (1, 2, 3, 4, 5, 6)),
-    *(("write", number) for number in (1, 3, 5, 8, 12, 20)),
-    *(("sendmsg", number) for number in (1, 2)),
-    *(("symlink", 1), ("mount", 1), ("flock", 1), ("unlink", 1), ("unlink", 3), ("rmdir", 1), ("umount2", 1), ("memfd_create", 1)),
-    *(("recvmsg", number) for number in (1, 2)),
-]
+MOMENTS = 32  # of the command alone, evenly spread over the calls that change something
+CHANGING = (
+    "mkdir|rename|linkat|symlink|unlink|unlinkat|rmdir|write|sendmsg|sendto|recvmsg|flock|mount|umount2|unshare|setns"
+    "|memfd_create|socketpair|vfork|clone|clone3"
+)
 # Calls that only the monitor, or only init, makes.
 OTHERS = {
-    "monitor": [("bind", 1), ("listen", 1), ("setsid", 1), ("accept4", 1)],
-    "init": [("pivot_root", 1), ("move_mount", 1), ("move_mount", 8), ("sethostname", 1), ("setresuid", 1), ("capset", 1), ("seccomp", 1), ("mknodat", 3), ("getcwd", 1)],
+    "monitor": [("bind", 1), ("listen", 1), ("setsid", 1)],
+    "init": [
+        ("pivot_root", 1),
+        ("move_mount", 1),
+        ("move_mount", 8),
+        ("sethostname", 1),
+        ("setresuid", 1),
+        ("capset", 1),
+        ("seccomp", 1),
+        ("mknodat", 3),
+        ("getcwd", 1),
+    ],
 }
 
 
@@ -51,16 +58,26 @@ def killed_at(host: Machine, call: str, number: int, *options: str) -> int:
     return host.run(["strace", *options, *inject, *MINIRUN, *TRUE], check=False, timeout=SOON).returncode
 
 
-@pytest.mark.parametrize(("call", "number"), COMMAND, ids=lambda value: str(value))
-def test_the_command_is_killed(host: Machine, call: str, number: int) -> None:
-    code = killed_at(host, call, number)
-    assert code in (-signal.SIGKILL, 128 + signal.SIGKILL, 0)
+@pytest.fixture(scope="module")
+def calls(machines: Machines) -> list[str]:
+    """The names of the changing calls that the command makes in a run, in their order."""
+    host = machines.get()
+    host.run(["strace", f"--trace=/^({CHANGING})$", "--output=/run/trace", *MINIRUN, *TRUE])
+    return re.findall(r"^(\w+)\(", host.path("/run/trace").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("moment", range(MOMENTS))
+def test_the_command_is_killed(host: Machine, calls: list[str], moment: int) -> None:
+    position = moment * (len(calls) - 1) // (MOMENTS - 1)
+    call = calls[position]
+    number = calls[: position + 1].count(call)
+    assert killed_at(host, call, number) == -signal.SIGKILL, f"there is no {call} number {number}"
     nothing_left(host)
 
 
 @pytest.mark.parametrize(("call", "number"), [*OTHERS["monitor"], *OTHERS["init"]], ids=lambda value: str(value))
 def test_another_process_is_killed(host: Machine, call: str, number: int) -> None:
-    killed_at(host, call, number, "--follow-forks")
+    assert killed_at(host, call, number, "--follow-forks") != 0, f"there is no {call} number {number}"
     nothing_left(host)
 
 
@@ -105,14 +122,10 @@ def test_killed_when_a_file_appears(host: Machine, victim: str, file: str) -> No
     command = host.spawn(*RUN, "busybox", "sleep", "600")
     identity = next_container(host, before, file)
     pids = {"command": command.pid, **others(host, identity)}
-    if victim in pids:  # at plan.json there is no other process yet
-        os.kill(pids[victim], signal.SIGKILL)
-    if victim == "command" and file == "state.json":
-        command.wait(SOON)
-        host.minirun("rm", "-f", "victim", check=False)  # it may have started: then it goes on without its command
-    elif victim not in pids:
-        command.kill()
-    command.communicate(timeout=SOON) if victim != "command" else command.wait(SOON)
+    os.kill(pids.get(victim, command.pid), signal.SIGKILL)  # at plan.json there may be no other process yet
+    command.wait(SOON)
+    host.minirun("rm", "-f", "victim")  # a command that was quicker than the kill left its container running
+    command.communicate()
     nothing_left(host)
 
 

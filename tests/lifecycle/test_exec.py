@@ -56,11 +56,32 @@ def _pids(host: Machine) -> list[int]:
 
 def test_it_has_the_same_rights(host: Machine, box: str) -> None:
     """Also after options that changed them."""
-    host.start("--name", "more", "--cap-add", "NET_ADMIN", "--cap-drop", "KILL", "-u", "guest", "--group-add", "7", "alpine", "sh", "-c", f"{STATUS}; sleep 600")
+    host.start(
+        "--name",
+        "more",
+        "--cap-add",
+        "NET_ADMIN",
+        "--cap-drop",
+        "KILL",
+        "-u",
+        "guest",
+        "--group-add",
+        "7",
+        "alpine",
+        "sh",
+        "-c",
+        f"{STATUS}; sleep 600",
+    )
     for name in (box, "more"):
         pid = host.inspect(name)["State"]["Pid"]
-        wanted = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith(("Cap", "NoNewPrivs", "Seccomp:", "Groups"))]
-        assert [line.strip() for line in host.out("exec", name, "sh", "-c", STATUS).splitlines()] == [line.strip() for line in wanted]
+        wanted = [
+            line
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+            if line.startswith(("Cap", "NoNewPrivs", "Seccomp:", "Groups"))
+        ]
+        assert [line.strip() for line in host.out("exec", name, "sh", "-c", STATUS).splitlines()] == [
+            line.strip() for line in wanted
+        ]
 
 
 def test_it_may_not_do_more_than_the_container(host: Machine, box: str) -> None:
@@ -69,9 +90,17 @@ def test_it_may_not_do_more_than_the_container(host: Machine, box: str) -> None:
 
 
 def test_environment_directory_and_user(host: Machine, box: str) -> None:
-    assert host.out("exec", "-e", "A=1", "-e", "MINIRUN_STATE", box, "sh", "-c", "echo $FROM $A $MINIRUN_STATE; pwd") == f"run 1 {host.state}\n/etc"
-    assert host.out("exec", "-w", "/tmp", "-u", "guest:users", box, "sh", "-c", "pwd; id -un; id -gn") == "/tmp\nguest\nusers"
-    assert host.out("exec", "-u", "1234:77", box, "sh", "-c", "id -u; id -G; grep CapEff /proc/self/status").split() == ["1234", "77", "CapEff:", "0" * 16]
+    assert (
+        host.out("exec", "-e", "A=1", "-e", "MINIRUN_STATE", box, "sh", "-c", "echo $FROM $A $MINIRUN_STATE; pwd")
+        == f"run 1 {host.state}\n/etc"
+    )
+    assert (
+        host.out("exec", "-w", "/tmp", "-u", "guest:users", box, "sh", "-c", "pwd; id -un; id -gn")
+        == "/tmp\nguest\nusers"
+    )
+    assert host.out(
+        "exec", "-u", "1234:77", box, "sh", "-c", "id -u; id -G; grep CapEff /proc/self/status"
+    ).split() == ["1234", "77", "CapEff:", "0" * 16]
 
 
 def test_its_descriptors(host: Machine, box: str) -> None:

@@ -10,14 +10,21 @@ RUN = ("run", "--rm", "--net", "none")
 
 
 def test_the_environment(host: Machine) -> None:
-    lines = set(host.sh("env", "-e", "A=1", "-e", "A=2", "--env=B=x=y", "-e", "EMPTY=", "-e", "MINIRUN_STATE", "-e", "UNSET").splitlines())
+    lines = set(
+        host.sh(
+            "env", "-e", "A=1", "-e", "A=2", "--env=B=x=y", "-e", "EMPTY=", "-e", "MINIRUN_STATE", "-e", "UNSET"
+        ).splitlines()
+    )
     assert {"A=2", "B=x=y", "EMPTY=", f"MINIRUN_STATE={host.state}", "HOME=/root"} <= lines
     assert any(line.startswith("PATH=/usr/local/sbin:") for line in lines)
     assert not any(line.startswith(("UNSET", "PYTHONPATH", "MINIRUN_ROOT")) for line in lines)
 
 
 def test_the_environment_may_hold_anything(host: Machine) -> None:
-    assert host.sh('printf %s "$ODD"', "-e", "ODD=two\nlines 'and' \"quotes\" \\ ü \033[1m") == "two\nlines 'and' \"quotes\" \\ ü \033[1m"
+    assert (
+        host.sh('printf %s "$ODD"', "-e", "ODD=two\nlines 'and' \"quotes\" \\ ü \033[1m")
+        == "two\nlines 'and' \"quotes\" \\ ü \033[1m"
+    )
 
 
 def test_arguments_may_hold_anything(host: Machine) -> None:
@@ -38,7 +45,7 @@ def test_the_working_directory_is_made_if_missing(host: Machine) -> None:
     assert host.sh("pwd; stat -c %u:%g:%a .", "-w", "/new/deep place") == "/new/deep place\n0:0:755"
     assert host.sh("pwd", "-w", "/etc/../etc/./") == "/etc"
     assert "absolute" in host.refused(*RUN, "-w", "relative", "busybox", "true")
-    assert "not a directory" in host.refused(*RUN, "-w", "/bin/busybox/x", "busybox", "true").lower()
+    assert "not a directory" in host.refused(*RUN, "-w", "/bin/busybox/x", "busybox", "true", code=126)
 
 
 @pytest.mark.parametrize(
@@ -63,10 +70,14 @@ def test_groups_are_exactly_those_of_the_image_and_the_options(host: Machine) ->
     """None of ours leaks in; naming a group drops those of /etc/group, as with docker."""
     assert host.sh("id -G", image="alpine") == "0 1 2 3 4 6 10 11 20 26 27"
     assert host.sh("id -G", "-u", "0:0", image="alpine") == "0"
-    assert set(host.sh("id -G", "-u", "nobody", "--group-add", "audio", "--group-add", "4321", image="alpine").split()) == {"65534", "18", "4321"}
+    assert set(
+        host.sh("id -G", "-u", "nobody", "--group-add", "audio", "--group-add", "4321", image="alpine").split()
+    ) == {"65534", "18", "4321"}
 
 
-@pytest.mark.parametrize("user", ["ghost", "0:ghost", "2147483648", "4294967296", "1:2147483648", "-1", "99999999999999999999", ":", "root:"])
+@pytest.mark.parametrize(
+    "user", ["ghost", "0:ghost", "2147483648", "4294967296", "1:2147483648", "-1", "99999999999999999999", ":", "root:"]
+)
 def test_users_that_are_refused(host: Machine, user: str) -> None:
     host.refused(*RUN, "-u", user, "alpine", "true")
 
@@ -77,7 +88,10 @@ def test_the_home_directory_is_the_users(host: Machine) -> None:
 
 
 def test_a_name_for_the_machine(host: Machine) -> None:
-    assert host.sh("hostname; cat /etc/hostname; echo $HOSTNAME; grep -c box /etc/hosts", "--hostname", "box") == "box\nbox\nbox\n1"
+    assert (
+        host.sh("hostname; cat /etc/hostname; echo $HOSTNAME; grep -c box /etc/hosts", "--hostname", "box")
+        == "box\nbox\nbox\n1"
+    )
     identity = host.start("busybox", "hostname")
     host.out("wait", identity)
     assert host.out("logs", identity) == identity[:12]

@@ -6,12 +6,13 @@ import signal
 
 import pytest
 
-from tests.lifecycle.machine import SOON, Machine
+from tests.lifecycle.machine import MINIRUN, SOON, Machine
 
-TRAPS = "for s in TERM INT HUP QUIT USR1 USR2; do trap \"echo got $s; exit 42\" $s; done; echo ready; while :; do sleep 0.02; done"
+NAMES = ["TERM", "INT", "HUP", "QUIT", "USR1", "USR2"]
+TRAPS = f'for s in {" ".join(NAMES)}; do trap "echo got $s; exit 42" $s; done; echo ready; while :; do sleep 0.02; done'
 
 
-@pytest.mark.parametrize("name", ["TERM", "INT", "HUP", "QUIT", "USR1", "USR2"])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_signal_is_passed_on(host: Machine, name: str) -> None:
     command = host.spawn("run", "--rm", "--net", "none", "busybox", "sh", "-c", TRAPS)
     assert command.stdout and command.stdout.readline() == "ready\n"
@@ -32,14 +33,19 @@ def test_a_signal_is_passed_on_to_a_session(host: Machine, name: str) -> None:
 
 def test_the_program_starts_with_no_signal_blocked_or_ignored(host: Machine) -> None:
     """Even when its command was started by nohup(1), or by a program that blocks some."""
-    script = "grep -E 'Sig(Blk|Ign|Cgt)' /proc/self/status"
+    program = [
+        *MINIRUN,
+        "run",
+        "--rm",
+        "--net",
+        "none",
+        "busybox",
+        "grep",
+        "-E",
+        "Sig(Blk|Ign|Cgt)",
+        "/proc/self/status",
+    ]
     clean = [f"Sig{which}:\t{0:016x}" for which in ("Blk", "Ign", "Cgt")]
-    assert host.out("run", "--rm", "--net", "none", "busybox", *script.split(" ")[:0], "sh", "-c", f"exec {script}").splitlines() == clean
-    ignored = host.run(["sh", "-c", "trap '' HUP INT USR1; exec \"$@\"", "sh", *minirun_words(), "sh", "-c", f"exec {script}"])
-    assert ignored.stdout.splitlines() == clean
-
-
-def minirun_words() -> list[str]:
-    from tests.lifecycle.machine import MINIRUN
-
-    return [*MINIRUN, "run", "--rm", "--net", "none", "busybox"]
+    assert host.run(program).stdout.splitlines() == clean
+    for refusal in ("trap '' HUP INT USR1 ALRM; exec \"$@\"", 'exec env --block-signal "$@"'):
+        assert host.run(["sh", "-c", refusal, "sh", *program]).stdout.splitlines() == clean, refusal

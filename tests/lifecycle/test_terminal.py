@@ -36,7 +36,9 @@ def test_a_shell_at_a_terminal(host: Machine) -> None:
 
 def test_the_window_size_is_followed(host: Machine) -> None:
     with terminal(24, 80) as screen:
-        command = screen.run(host, *RUN, "-it", "busybox", "sh", "-c", "trap 'stty size' WINCH; echo ready; while :; do read x; done")
+        command = screen.run(
+            host, *RUN, "-it", "busybox", "sh", "-c", "trap 'stty size' WINCH; echo ready; while :; do read x; done"
+        )
         screen.expect("ready")
         screen.resize(50, 132)
         screen.expect("50 132")
@@ -48,7 +50,15 @@ def test_the_window_size_is_followed(host: Machine) -> None:
 
 def test_ctrl_c_is_for_the_program(host: Machine) -> None:
     with terminal() as screen:
-        command = screen.run(host, *RUN, "-it", "busybox", "sh", "-c", "trap 'echo caught; exit 9' INT; echo ready; while :; do read x; done")
+        command = screen.run(
+            host,
+            *RUN,
+            "-it",
+            "busybox",
+            "sh",
+            "-c",
+            "trap 'echo caught; exit 9' INT; echo ready; while :; do read x; done",
+        )
         screen.expect("ready")
         screen.type(CTRL_C)
         screen.expect("caught")
@@ -117,7 +127,15 @@ def test_the_terminal_is_whole_after_a_start_that_failed(host: Machine, verb: st
 def test_a_terminal_without_input(host: Machine) -> None:
     """``-t`` alone: keys are not for the program, so Ctrl-C is a signal to the command, which passes it on."""
     with terminal() as screen:
-        command = screen.run(host, *RUN, "-t", "busybox", "sh", "-c", "trap 'exit 4' INT; test -t 1 && echo tty; while :; do sleep 0.05; done")
+        command = screen.run(
+            host,
+            *RUN,
+            "-t",
+            "busybox",
+            "sh",
+            "-c",
+            "trap 'exit 4' INT; test -t 1 && echo tty; while :; do sleep 0.05; done",
+        )
         screen.expect("tty")
         assert screen.settings() == screen.before
         screen.type(CTRL_C)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.lifecycle.conftest import host, images_root, machine
+from tests.lifecycle.conftest import host, images_root, machines
 
-__all__ = ["host", "images_root", "machine"]
+__all__ = ["host", "images_root", "machines"]

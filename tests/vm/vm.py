@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Run a command in a throw-away virtual machine that has cgroup v2, without Vagrant.
 
 The machines on which minirun is built and tested are often laid out in cgroup v1, and a test of limits must see both.

@@ -31,7 +31,7 @@ def program() -> str:
 
 @pytest.fixture
 def minirun(program: str) -> Iterator[Minirun]:
-    """Runs minirun and returns what came of it; removes every container in the end, and expects that to leave nothing."""
+    """Runs minirun and returns what came of it; in the end removes every container, and that must leave nothing."""
 
     def call(*arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
         done = subprocess.run([program, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL)

@@ -1,0 +1,219 @@
+"""Bad input: one clear line on standard error, the right exit code, nothing left behind."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from tests.lifecycle.machine import MINIRUN, Machine, one_line
+
+R = ("run", "--rm", "--net", "none")
+END = ("busybox", "true")
+NAMES = ["", "-x", ".x", "_x", "../x", "a/b", "a b", "ü", "x" * 129, "x\n", "x\033[31m", "$(id)", "*"]
+
+# words: a piece of the complaint
+WRONG: dict[tuple[str, ...], str] = {
+    # no command, or an unknown one
+    ("nonsense",): "unknown command 'nonsense'",
+    ("--nonsense", "ps"): "unknown option --nonsense",
+    ("--root",): "needs a value",
+    ("run",): "image is missing",
+    ("exec",): "is missing",
+    ("exec", "box"): "is missing",
+    ("stop",): "is missing",
+    ("kill",): "is missing",
+    ("rm",): "is missing",
+    ("wait",): "is missing",
+    ("inspect",): "is missing",
+    ("logs",): "takes one container",
+    ("logs", "a", "b"): "takes one container",
+    ("ps", "extra"): "no arguments",
+    ("image", "nonsense"): "unknown",
+    ("image", "tag", "one"): "two names",
+    ("image", "build"): "is missing",
+    ("image", "build", "nonsense"): "nonsense",
+    ("network", "nonsense"): "unknown",
+    ("network", "create"): "one name",
+    ("network", "rm"): "is missing",
+    # options
+    (*R, "--nonsense", *END): "unknown option --nonsense",
+    (*R, "--memroy", "1g", *END): "unknown option --memroy",
+    (*R, "--interactiv", *END): "did you mean --interactive",
+    (*R, "-Z", *END): "unknown option -Z",
+    (*R, "--rm=perhaps", *END): "takes no value",
+    ("run", "-m"): "needs a value",
+    ("run", "--name"): "needs a value",
+    ("run", "-e"): "needs a value",
+    ("ps", "--format", "yaml"): "json or table",
+    ("ps", "--format"): "needs a value",
+    ("images", "--format", "xml"): "json or table",
+    ("stats", "--format", "{{.Name}}"): "json or table",
+    ("inspect", "--type", "pod", "x"): "container, image or network",
+    ("logs", "--tail", "many", "x"): "--tail",
+    ("logs", "--tail", "-1", "x"): "--tail",
+    ("stop", "-t", "soon", "x"): "--time",
+    ("stop", "-t", "-1", "x"): "--time",
+    ("kill", "-s", "NOSUCH", "x"): "signal",
+    ("kill", "-s", "0", "x"): "signal",
+    ("kill", "-s", "65", "x"): "signal",
+    ("kill", "-s", "", "x"): "signal",
+    ("kill", "-s", "-9", "x"): "signal",
+    (*R, "--stop-signal", "NOSUCH", *END): "signal",
+    (*R, "--stop-timeout", "x", *END): "--stop-timeout",
+    (*R, "-e", "=x", *END): "-e",
+    (*R, "-e", "", *END): "-e",
+    (*R, "--security-opt", "nonsense", *END): "--security-opt",
+    # sizes and numbers
+    **{
+        (*R, "-m", size, *END): "--memory"
+        for size in ("", "x", "1x", "-1", "1.2.3m", "0", "1m", "m", " 64m", "6 4m", "1e9", "٣m", "nan", "9" * 30)
+    },
+    **{
+        (*R, "--cpus", number, *END): "--cpus" for number in ("", "x", "0", "-1", "1e3", "inf", "nan", "0.001", "99999")
+    },
+    **{(*R, "--pids-limit", number, *END): "--pids-limit" for number in ("", "x", "-2", "1.5", "9" * 20)},
+    # names
+    **{(*R, "--name", name, *END): "must match" for name in NAMES},
+    **{("run", "--rm", "--net", name, *END): "must match" for name in NAMES},
+    **{("network", "create", name): "must match" for name in NAMES if name != "-x"},
+    **{(*R, "--hostname", name, *END): "--hostname" for name in ("", "a b", "../x", "x\n", "x" * 65)},
+    ("network", "create", "x" * 129): "must match",
+    ("network", "create", "--subnet", "10.0.0.0/8/8", "n"): "10.0.0.0/8/8",
+    ("network", "create", "--subnet", "10.0.0.256/24", "n"): "10.0.0.256",
+    ("network", "create", "--subnet", "nonsense", "n"): "nonsense",
+    ("network", "create", "--subnet", "10.0.0.0/31", "n"): "10.0.0.0/31",
+    ("network", "inspect", "nobody"): "nobody",
+    ("network", "rm", "nobody"): "nobody",
+    # ports
+    **{
+        ("run", "--rm", "-p", port, *END): "-p"
+        for port in (
+            "",
+            "x",
+            "0:80",
+            "65536:80",
+            "80:65536",
+            "80:x",
+            "1.2.3:80:80",
+            "1.2.3.4.5:80:80",
+            "80:80/icmp",
+            "80:80:80:80",
+            "-1:80",
+            "8000-8001:80",
+            " 80:80",
+            "80:80/",
+        )
+    },
+    (*R, "-p", "80:80", *END): "publishes nothing",
+    # images
+    **{
+        ("run", "--rm", image, "true"): image.strip()[:5]
+        for image in ("nonsense", "UPPER", "a//b", "x:y:z", "../../etc", "busybox:nonsense", "sha256:00", "@sha256:00")
+    },
+    ("run", "--rm", "", "true"): "",
+    ("run", "--rm", "two\nlines", "true"): "two",
+    ("run", "--rm", "esc\033[31mape", "true"): "ape",
+    ("image", "inspect", "nobody"): "nobody",
+    ("image", "rm", "nobody"): "nobody",
+    ("image", "tag", "nobody", "x"): "nobody",
+    # containers
+    ("inspect", "two\nlines"): "lines",
+    ("inspect", "esc\033[31mape"): "ape",
+    ("inspect", "../../etc"): "etc",
+    ("logs", "../x"): "must match",
+    ("rm", "-f", "../x"): "must match",
+    ("exec", "no\nbody", "true"): "must match",
+    ("--esc\033[31m",): "unknown option",
+    ("ps", "--two\nlines"): "unknown option",
+    # mounts
+    **{
+        (*R, "--tmpfs", mount, *END): "--tmpfs"
+        for mount in ("", "x", "/", "/proc", "/dev/x", "/x:nonsense", "/x:size=lots", "/../x", "/x:mode=9")
+    },
+    (*R, "-w", "", *END): "",
+    # terminals
+    (*R, "-it", *END): "not a terminal",
+    # OCI and explain
+    ("explain", "nonsense"): "cannot be explained",
+    ("explain", "run"): "image is missing",
+    ("explain", "run", "nonsense"): "no such image",
+    ("cleanup", "x", "3"): "",
+}
+ACCEPTED = {(*R, "-w", "", *END)}  # as with docker: the same as none
+
+
+@pytest.mark.parametrize("words", list(WRONG), ids=lambda words: " ".join(words).encode("unicode_escape").decode()[:60])
+def test_bad_input(host: Machine, words: tuple[str, ...]) -> None:
+    done = host.minirun(*words, check=False)
+    if words in ACCEPTED:
+        assert done.returncode == 0
+        return
+    assert done.returncode == 125, done
+    assert done.stdout in ("", "[]\n"), done
+    assert WRONG[words] in one_line(done.stderr)
+    assert "internal error" not in done.stderr
+
+
+def test_no_command_at_all(host: Machine) -> None:
+    done = host.minirun(check=False)
+    assert done.returncode == 125 and done.stdout.startswith("usage:")
+
+
+def test_help_of_every_command(host: Machine) -> None:
+    commands = [line.split()[0] for line in host.out("--help").split("commands:\n")[1].split("\n\n")[0].splitlines()]
+    assert {"run", "exec", "ps", "network"} <= set(commands)
+    for command in commands:
+        if command != "version":
+            assert host.out(command, "--help").startswith("usage:"), command
+
+
+def test_without_root(host: Machine) -> None:
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *MINIRUN]
+    for words in (["run", "busybox"], ["ps"], ["images"], ["network", "ls"]):
+        done = host.run([*nobody, *words], check=False)
+        assert (done.returncode, done.stdout) == (125, "")
+        assert "needs root" in one_line(done.stderr) and "sudo minirun" in done.stderr
+    assert host.run([*nobody, "--help"]).stdout.startswith("usage:")
+    assert "minirun" in host.run([*nobody, "version"]).stdout
+
+
+def test_debug_shows_where(host: Machine) -> None:
+    done = host.minirun("--debug", "run", "no-such-image", check=False)
+    assert done.returncode == 125 and "Traceback" in done.stderr
+    assert "Traceback" not in host.minirun("run", "no-such-image", check=False).stderr
+
+
+def test_a_full_disk_is_one_line(host: Machine) -> None:
+    """The root folder on a file system without room: nothing is started, nothing is left."""
+    host.run(["sh", "-c", "mkdir -p /run/small && mount -t tmpfs -o size=4k,nr_inodes=6 small /run/small"])
+    done = host.minirun("--root", "/run/small", "run", "busybox", "true", check=False)
+    assert done.returncode == 125
+    one_line(done.stderr.splitlines(keepends=True)[-1])
+    host.run(["umount", "/run/small"])
+
+
+def test_a_foreign_namespace_of_that_name_is_left_alone(host: Machine) -> None:
+    host.run(["ip", "netns", "add", "theirs"])
+    assert "network namespace theirs" in host.refused("run", "--rm", "--name", "theirs", *END)
+    host.run(["ip", "netns", "exec", "theirs", "true"])
+    host.run(["ip", "netns", "del", "theirs"])
+
+
+def test_a_broken_record_does_not_stop_the_others(host: Machine) -> None:
+    """Someone's editor wrote nonsense into one container's record: the others can still be used."""
+    broken, whole = (host.start("busybox", "sleep", "600") for _ in range(2))
+    record = host.path(f"{host.root}/containers/{broken}/container.json")
+    text = record.read_text()
+    record.write_text("{nonsense")
+    done = host.minirun("exec", whole, "echo", "works", check=False)
+    record.write_text(text)
+    assert done.stdout == "works\n"
+
+
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="util-linux's setpriv is missing")
+def test_without_a_capability_the_line_says_which_right_is_missing(host: Machine) -> None:
+    words = ["setpriv", "--bounding-set=-sys_admin", *MINIRUN, *R, *END]
+    done = host.run(words, check=False)
+    assert done.returncode == 125
+    assert "not permitted" in one_line(done.stderr)
