@@ -9,7 +9,7 @@ MINIRUN := $(VENV)/bin/minirun
 SOURCES := $(wildcard csrc/*) setup.py pyproject.toml minirun/linux/ffi_build.py minirun/linux/seccomp_build.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test install uninstall build bench lint format vm vm-qemu vm-shell clean
+.PHONY: help run test install uninstall build bench lint format vm vm-images vm-qemu vm-shell clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,7 +17,7 @@ help: ## this list
 run: build ## install what is needed, build, and run `minirun run --net br0 alpine sh`
 	@scripts/first-run.sh $(MINIRUN)
 
-test: build ## install what is needed and pass all tests
+test: vm-images ## install what is needed and pass all tests
 	@scripts/provision.sh test vm
 	$(VENV)/bin/pytest -q
 
@@ -58,15 +58,18 @@ format: ## reformat Python and C
 	$(VENV)/bin/ruff check --fix minirun tests scripts setup.py
 	clang-format -i csrc/*.c csrc/*.h
 
-vm: build ## the cgroup v2 tests in a throw-away User-mode Linux
+vm-images: build
+	$(MINIRUN) --root build/vm-images --state build/vm-images/state image build busybox
+
+vm: vm-images ## the cgroup v2 tests in a throw-away User-mode Linux
 	@scripts/provision.sh vm
 	$(VENV)/bin/python tests/vm/vm.py --kind uml -- $(CURDIR)/$(VENV)/bin/pytest -q -p no:cacheprovider tests/vm/guest
 
-vm-qemu: build ## the same in qemu with a Debian kernel, networks included
+vm-qemu: vm-images ## the same in qemu with a Debian kernel, networks included
 	@scripts/provision.sh vm
 	$(VENV)/bin/python tests/vm/vm.py --kind qemu -- $(CURDIR)/$(VENV)/bin/pytest -q -p no:cacheprovider tests/vm/guest
 
-vm-shell: build ## a shell in User-mode Linux, with cgroup v2; exit ends it
+vm-shell: vm-images ## a shell in User-mode Linux, with cgroup v2; exit ends it
 	@scripts/provision.sh vm
 	$(VENV)/bin/python tests/vm/vm.py --kind uml
 
