@@ -196,7 +196,7 @@ class FakeHost(Namespace):
         for top in [*CGROUPS.glob(f"*/{self.cgroup}"), *CGROUPS.glob(self.cgroup)]:
             for folder, _, _ in os.walk(top, topdown=False):
                 try:
-                    os.rmdir(folder)
+                    _remove_cgroup(folder)
                 except OSError:
                     resisting.append(Path(folder))
         return resisting
@@ -220,6 +220,18 @@ addr add 192.0.2.2/24 dev eth0
 link set eth0 up
 route add default via 192.0.2.1
 """
+
+
+def _remove_cgroup(folder: str) -> None:
+    """Remove a cgroup; the kernel counts a dead process until it is reaped, and tells nobody when that is."""
+    deadline = time.monotonic() + 5
+    while True:
+        try:
+            return os.rmdir(folder)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            os.sched_yield()
 
 
 def _all_pids() -> list[int]:

@@ -92,7 +92,7 @@ def reconcile() -> list[str]:
 
 def note_kill(container: Container) -> None:
     """A container whose monitor was killed died with it, by SIGKILL, and nobody noted it."""
-    if container.state() is not None and container.exit() is None:
+    if container.state() is not None and container.exit() is None and os.path.exists(container.home):
         ended = {"code": 137, "signal": 9, "oom": False, "finished": time()}
         store.write_json(f"{container.home}/exit", ended)
 

@@ -139,7 +139,27 @@ def remove(directory: str) -> None:
         return
     except OSError:
         _empty(directory)
-        os.rmdir(directory)
+        _remove_empty(directory)
+
+
+def _remove_empty(directory: str) -> None:
+    """Remove a cgroup whose processes are dead. The kernel counts them until their parent has reaped them, and tells
+    nobody when that is; so this asks again, for two seconds at most.
+    """
+    import select
+    from time import monotonic
+
+    deadline = monotonic() + 2
+    while True:
+        try:
+            os.rmdir(directory)
+            return
+        except FileNotFoundError:
+            return
+        except OSError:
+            if monotonic() > deadline:
+                raise
+        select.select([], [], [], 0.002)
 
 
 def _empty(directory: str) -> None:
