@@ -31,16 +31,17 @@ def root() -> str:
 
 def capabilities() -> str:
     """Root inside a container, or of a confined service, may lack some."""
-    with open("/proc/self/status") as status:
-        fields = dict(line.split(":", 1) for line in status)
-    held = set(security.names(int(fields["CapEff"], 16)))
-    missing = [name for name in _NEEDED if f"CAP_{name}" not in held]
+    import prctl
+
+    missing = [name for name in _NEEDED if not getattr(prctl.cap_effective, name.lower())]
     if missing:
         raise Unsupported(f"root lacks {' '.join(missing)}")
     _, refused = security.divide(security.DEFAULT_CAPABILITIES)
     if refused:
         raise Doubt(f"containers cannot get {' '.join(refused)}", "outside our bounding set")
-    return "all" if "CAP_SYS_RESOURCE" in held else "all needed; without CAP_SYS_RESOURCE hard limits cannot be raised"
+    if prctl.cap_effective.sys_resource:
+        return "all"
+    return "all needed; without CAP_SYS_RESOURCE hard limits cannot be raised"
 
 
 def namespace(kind: str) -> Callable[[], str]:

@@ -115,8 +115,14 @@ def listing() -> list[dict[str, Any]]:
 
 
 def inspect(name: str) -> dict[str, Any]:
-    """The record of a network, and under ``leases`` which container has which address. Raises NotFound."""
-    return {**_existing(name), "leases": ipam.leases(name)}
+    """The record of a network, under ``leases`` who has which address, under ``ports`` what is plugged in now.
+
+    Raises NotFound.
+    """
+    from minirun.network import survey
+
+    network = _existing(name)
+    return {**network, "leases": ipam.leases(name), "ports": survey.ports(network["bridge"])}
 
 
 def remove(name: str) -> None:
