@@ -189,6 +189,21 @@ static void make_raw(struct client *c)
 	c->raw = tcsetattr(c->input, TCSANOW, &raw) == 0;
 }
 
+/* A terminal polls writable when a single byte fits, and a write of more would wait for a stalled one. Opened anew, it
+ * has flags of its own: ours must not become those of everyone who shares the descriptor. */
+static int unblocked(int fd)
+{
+	char path[32];
+	if (!isatty(fd))
+		return fd;
+	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	int own = open_file(path, O_WRONLY | O_NOCTTY | O_NONBLOCK);
+	if (own < 0)
+		return fd;
+	close(fd);
+	return own;
+}
+
 static void attach(struct client *c, bool with_input, const int *fds)
 {
 	if (with_input)
@@ -196,7 +211,7 @@ static void attach(struct client *c, bool with_input, const int *fds)
 	else
 		close(fds[0]);
 	for (int s = 0; s < STREAMS; s++) {
-		c->output[s] = fds[1 + s];
+		c->output[s] = unblocked(fds[1 + s]);
 		c->taken[s] = stream[s].length; /* what came before belongs to the log */
 	}
 	make_raw(c);
@@ -234,9 +249,10 @@ static bool serve(int i)
 	if (message.type == MR_START) {
 		start_wanted = true;
 		start_if_ready();
-	} else if (message.type == MR_SIGNAL && child_pid > 0 && !ended) {
-		killed |= message.a == SIGKILL;
-		syscall(SYS_pidfd_send_signal, child.pidfd, message.a, NULL, 0);
+	} else if (message.type == MR_SIGNAL && child_pid > 0) {
+		killed |= message.a == SIGKILL; /* also after the end: then it means, do not wait for readers */
+		if (!ended)
+			syscall(SYS_pidfd_send_signal, child.pidfd, message.a, NULL, 0);
 	} else if (message.type == MR_WINSIZE) {
 		set_window(message.a, message.b);
 	}
@@ -595,6 +611,16 @@ static void finish(int status)
 	for (int i = clients - 1; i >= 0; i--)
 		if (client[i].socket != option.owner)
 			drop_client(i);
+	/* Who connected just now hears it too; who comes later finds nobody, and waits for the lock. */
+	for (struct pollfd late = {.fd = listener, .events = POLLIN}; listener >= 0 && poll(&late, 1, 0) > 0;) {
+		int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+		if (fd < 0)
+			break;
+		mr_send(fd, MR_EXITED, status, oom, NULL, 0);
+		close(fd);
+	}
+	if (listener >= 0)
+		close(listener);
 	struct mr_message message;
 	while (option.owner >= 0 && mr_receive(option.owner, &message, NULL, NULL) > 0)
 		;
@@ -604,18 +630,26 @@ static void finish(int status)
 	}
 }
 
+/* Binds through a descriptor of the directory: a socket's address holds 107 bytes only, a path may be longer. */
 static int listen_at(const char *path)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	if (strlen(path) >= sizeof address.sun_path) {
-		errno = ENAMETOOLONG;
+	char directory[4096];
+	const char *name = strrchr(path, '/');
+	if (!name || (size_t)(name - path) >= sizeof directory) {
+		errno = EINVAL;
 		return -1;
 	}
-	strcpy(address.sun_path, path);
+	snprintf(directory, sizeof directory, "%.*s", (int)(name - path), path);
+	int at = open_file(directory, O_PATH | O_DIRECTORY);
+	if (at < 0)
+		return -1;
+	snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d%s", at, name);
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	mode_t old = umask(0177);
 	int result = bind(fd, (struct sockaddr *)&address, sizeof address);
 	umask(old);
+	close(at);
 	return result < 0 || listen(fd, 16) < 0 ? -1 : fd;
 }
 
@@ -694,6 +728,7 @@ int main(int argc, char **argv)
 		open_log();
 	if ((option.socket && (listener = listen_at(option.socket)) < 0) || spawn() < 0) {
 		mr_send(option.owner, MR_FAILED, -1, errno, NULL, 0);
+		drop_client(0); /* makes its terminal whole again */
 		return 125;
 	}
 	loop();

@@ -13,6 +13,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/inotify.h>
@@ -136,53 +137,75 @@ int mr_unmount(const char *path)
 	return umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW);
 }
 
-static int remove_entry(int directory, const char *name, int kind);
-
-/* Empties the directory behind `fd`, as far as one reading of it goes. By getdents64(2): opendir(3) and its kin make
- * three more calls for each directory. */
-static int remove_entries(int fd)
+/* Reads the directory `fd` once and removes what it can: files, and empty directories. A directory that is not empty
+ * is moved into `top` under a new name, if that is another one; else its name is left in `first`. By getdents64(2):
+ * opendir(3) and its kin make three more calls for each directory. Returns how many entries there were, or -1. */
+static int remove_some(int fd, int top, unsigned long *moved, char *first)
 {
 	union {
 		char bytes[8192];
 		uint64_t align;
 	} buffer;
+	int entries = 0;
 	long size = syscall(SYS_getdents64, fd, buffer.bytes, sizeof buffer.bytes);
 	if (size < 0)
 		return -1;
 	for (long at = 0; at < size;) { /* struct linux_dirent64: inode, offset, length (u16), type (u8), name */
-		char *entry = buffer.bytes + at, *name = entry + 19;
+		char *entry = buffer.bytes + at, *name = entry + 19, free_name[32];
 		uint16_t length;
 		memcpy(&length, entry + 16, sizeof length);
-		if (strcmp(name, ".") && strcmp(name, "..") && remove_entry(fd, name, entry[18]) < 0)
-			return -1;
 		at += length;
+		if (!strcmp(name, ".") || !strcmp(name, ".."))
+			continue;
+		entries++;
+		if ((entry[18] != DT_DIR && unlinkat(fd, name, 0) == 0) || unlinkat(fd, name, AT_REMOVEDIR) == 0 ||
+		    errno == ENOENT)
+			continue;
+		if (errno != ENOTEMPTY)
+			return -1;
+		if (fd == top) {
+			snprintf(first, NAME_MAX + 1, "%s", name);
+			continue;
+		}
+		do
+			snprintf(free_name, sizeof free_name, ".removed-%lu", (*moved)++);
+		while (renameat(fd, name, top, free_name) < 0 && (errno == ENOTEMPTY || errno == ENOTDIR));
 	}
-	return 0;
+	return entries;
 }
 
-static int remove_entry(int directory, const char *name, int kind)
-{
-	if (kind != DT_DIR && kind != DT_UNKNOWN)
-		return unlinkat(directory, name, 0) < 0 && errno != ENOENT ? -1 : 0;
-	int fd = openat(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0 && (errno == ENOTDIR || errno == ELOOP)) /* what it was is no directory, or a link */
-		return remove_entry(directory, name, DT_REG);
-	if (fd < 0)
-		return errno == ENOENT ? 0 : -1;
-	int result;
-	do /* a directory of many entries takes several readings */
-		result = remove_entries(fd) < 0 ? -1 : unlinkat(directory, name, AT_REMOVEDIR) < 0 ? 1 : 0;
-	while (result == 1 && errno == ENOTEMPTY);
-	int error = errno;
-	close(fd);
-	errno = error;
-	return result == 0 || error == ENOENT ? 0 : -1;
-}
-
-/* Removes `name` (below the open `directory`, or AT_FDCWD) and all in it, never through a link; missing is fine. */
+/* Removes `name` (below the open `directory`, or AT_FDCWD) and all in it, never through a link; missing is fine. What
+ * lies deep is moved up first: a container may have nested directories by the thousand, and neither our stack nor our
+ * descriptors may grow with them. */
 int mr_remove_tree(int directory, const char *name)
 {
-	return remove_entry(directory, name, DT_UNKNOWN);
+	unsigned long moved = 0;
+	int top = openat(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (top < 0 && (errno == ENOTDIR || errno == ELOOP))
+		return unlinkat(directory, name, 0) < 0 && errno != ENOENT ? -1 : 0;
+	if (top < 0)
+		return errno == ENOENT ? 0 : -1;
+	int entries = 0, error = 0;
+	while (unlinkat(directory, name, AT_REMOVEDIR) < 0 && errno != ENOENT) {
+		char inner[NAME_MAX + 1] = "";
+		if (errno != ENOTEMPTY || lseek(top, 0, SEEK_SET) < 0 ||
+		    (entries = remove_some(top, top, &moved, inner)) < 0) {
+			error = errno;
+			break;
+		}
+		int fd = *inner ? openat(top, inner, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
+		while (fd >= 0 && (entries = remove_some(fd, top, &moved, inner)) > 0)
+			;
+		if (fd >= 0)
+			close(fd);
+		if (entries < 0) {
+			error = errno;
+			break;
+		}
+	}
+	close(top);
+	errno = error;
+	return error ? -1 : 0;
 }
 
 /* Starts a program that outlives us; its pid. Standard streams are ours with `keep_stdio`, else /dev/null. vfork, since
@@ -214,13 +237,33 @@ int mr_socketpair(int pair[2])
 	return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair);
 }
 
+/* A new lock file that is held before it has a name, so that nobody finds it free. EEXIST if the name is taken. */
+static int new_lock(const char *path)
+{
+	char folder[PATH_MAX], nameless[32];
+	const char *slash = strrchr(path, '/');
+	snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");
+	int fd = open(folder, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -1;
+	snprintf(nameless, sizeof nameless, "/proc/self/fd/%d", fd);
+	if (flock(fd, LOCK_EX) == 0 && linkat(AT_FDCWD, nameless, AT_FDCWD, path, AT_SYMLINK_FOLLOW) == 0)
+		return fd;
+	int error = errno;
+	close(fd);
+	errno = error;
+	return -1;
+}
+
 /* An open lock file, held exclusively (flock(2)): until its last copy, in whatever process, is closed. With `create`
  * the file must be new. Without `wait`, EWOULDBLOCK if another holds it. The file may have been removed by a former
  * holder while we waited: then it is no longer the lock, and ENOENT says so. */
 int mr_lock(const char *path, int create, int wait)
 {
 	struct stat st;
-	int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | (create ? O_CREAT | O_EXCL : 0), 0600);
+	if (create)
+		return new_lock(path);
+	int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0)
 		return -1;
 	int result;

@@ -31,6 +31,12 @@ def write(path: str, text: str, mode: int = 0o600) -> None:
     os.rename(temporary, path)
 
 
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of ``data``: a disk that is nearly full shows it by a short write first, and by an error then."""
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
 def create(path: str, text: str, mode: int = 0o600) -> None:
     """Write a file that nobody reads before we are done with all of them.
 
@@ -38,7 +44,7 @@ def create(path: str, text: str, mode: int = 0o600) -> None:
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
-        os.write(descriptor, text.encode("utf-8", "backslashreplace"))
+        write_all(descriptor, text.encode("utf-8", "backslashreplace"))
     finally:
         os.close(descriptor)
 
@@ -52,7 +58,7 @@ def create_whole(path: str, text: str, mode: int = 0o600) -> None:
     directory_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     descriptor = os.open(".", os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, mode, dir_fd=directory_fd)
     try:
-        os.write(descriptor, text.encode("utf-8", "backslashreplace"))
+        write_all(descriptor, text.encode("utf-8", "backslashreplace"))
         os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=directory_fd)  # open(2), O_TMPFILE, has this idiom
     finally:
         os.close(descriptor)
@@ -92,7 +98,8 @@ def directory(*parts: str, mode: int = 0o700) -> str:
     try:
         os.mkdir(path, mode)
     except FileNotFoundError:
-        os.makedirs(path, mode, exist_ok=True)
+        directory(os.path.dirname(path), mode=mode)
+        directory(path, mode=mode)
     except FileExistsError:
         pass
     return path

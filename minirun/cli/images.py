@@ -54,7 +54,8 @@ def images(argv: Sequence[str]) -> int:
     return 0
 
 
-def _build(names: Sequence[str]) -> int:
+def _build(argv: Sequence[str]) -> int:
+    names = parse(argv, [], Values())
     from minirun.image import recipes
 
     if not names:
@@ -65,7 +66,8 @@ def _build(names: Sequence[str]) -> int:
     return 0
 
 
-def _remove(names: Sequence[str]) -> int:
+def _remove(argv: Sequence[str]) -> int:
+    names = parse(argv, [], Values())
     from minirun.engine import record as records
     from minirun.errors import Conflict
 
@@ -86,7 +88,8 @@ def _remove(names: Sequence[str]) -> int:
     return code
 
 
-def _tag(names: Sequence[str]) -> int:
+def _tag(argv: Sequence[str]) -> int:
+    names = parse(argv, [], Values())
     if len(names) != 2:
         raise UsageError("image tag", "takes two names", "minirun image tag NAME NEW")
     layout.tag(names[0], names[1])

@@ -107,7 +107,7 @@ def dispatch(argv: list[str]) -> int:
         raise UsageError(f"unknown command {name!r}", "", "see minirun --help")
     if os.geteuid() != 0 and name not in _WITHOUT_ROOT and rest[:1] != ["--help"]:
         raise MinirunError(f"minirun {name} needs root", "", f"sudo minirun {name} ...")
-    if name not in _NO_RECONCILE and os.path.exists(f"{store.state}/locks"):
+    if name not in _NO_RECONCILE and os.geteuid() == 0 and os.path.exists(f"{store.state}/locks"):
         from minirun.engine import lifecycle
 
         for problem in lifecycle.reconcile():
@@ -160,6 +160,9 @@ def _open_standard_streams() -> None:
 def _complain(text: str, debug: bool) -> None:
     try:
         sys.stdout.flush()
+    except OSError:  # what could not be written is perhaps what we complain of
+        pass
+    try:
         if debug:
             import traceback
 

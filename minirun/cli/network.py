@@ -60,6 +60,7 @@ def _inspect(argv: Sequence[str]) -> int:
 
 def _remove(argv: Sequence[str]) -> int:
     code = 0
+    argv = parse(argv, [], Values())
     if not argv:
         raise UsageError("network rm", "a name is missing", "minirun network ls lists them")
     for name in argv:

@@ -55,6 +55,13 @@ def _numbered(steps: Sequence[Step], title: str) -> str:
 
 
 def _shorten(text: str, identity: str) -> str:
-    """The container's id, 64 digits wherever it occurs, as a variable; not beside quotes, where it is none."""
-    lines = text.split("\n")
-    return "\n".join(line if "'" in line else line.replace(identity, "$id") for line in lines)
+    """The container's id, 64 digits wherever it occurs, as a variable; not within quotes, where it would be none."""
+    return "\n".join(_shorten_line(line, identity) for line in text.split("\n"))
+
+
+def _shorten_line(line: str, identity: str) -> str:
+    parts = line.split("'")
+    if len(parts) % 2 == 0:  # a quotation goes over several lines
+        return line
+    parts[::2] = [part.replace(identity, "$id") for part in parts[::2]]
+    return "'".join(parts)

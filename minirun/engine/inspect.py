@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 from minirun.engine.record import Container
@@ -73,9 +72,7 @@ def container(container: Container) -> dict[str, Any]:
 def _state(container: Container, status: str) -> dict[str, Any]:
     state, ended = container.state() or {}, container.exit() or {}
     alive = status in ("created", "running", "paused")
-    started = None
-    if state:
-        started = os.stat(f"{container.live}/state.json").st_mtime
+    started = container.record()["Created"] if state or ended else None  # both come in one breath: there is no `start`
     return {
         "Status": "exited" if status == "stopped" else status,
         "Running": status in ("running", "paused"),

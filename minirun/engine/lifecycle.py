@@ -14,14 +14,10 @@ from minirun.engine import files  # noqa: F401  (a plan is made of its steps)
 from minirun.engine import record as records
 from minirun.engine.record import Container
 from minirun.errors import Conflict, MinirunError, NotFound
-from minirun.linux import cgroup, syscalls
+from minirun.linux import syscalls
 from minirun.linux.syscalls import Message
 from minirun.network import attach, ipam  # noqa: F401
 from minirun.runtime import process, resources  # noqa: F401  (the same)
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,12 +49,16 @@ def _undo_plan(container: Container) -> list[Exception]:
 
 
 def discard(container: Container) -> None:
-    """Take back a container that could not be started, whatever of it exists. Its plan was undone or never begun."""
+    """Take back a container that could not be started, whatever of it exists. Its plan was undone or never begun.
+
+    What cannot be undone now stays in the journal, under a lock that nobody holds, for the next command.
+    """
     record = store.read_json(f"{container.home}/container.json") or {"Name": ""}
-    _undo_plan(container)
+    failures = _undo_plan(container)
     forget(container, record["Name"])
-    store.remove_tree(container.live)
-    _unlink(container.lock_path)
+    if not failures:
+        store.remove_tree(container.live)
+        _unlink(container.lock_path)
 
 
 def forget(container: Container, name: str) -> None:
@@ -98,15 +98,21 @@ def note_kill(container: Container) -> None:
 
 
 def connect(container: Container) -> int:
-    """A connection to the container's monitor; NotFound-like Conflict if it does not run."""
+    """A connection to the container's monitor. Raises Conflict if there is none that listens."""
     import _socket
 
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    folder = -1
     try:
-        connection.connect(f"{container.live}/monitor.sock")
+        # Through a descriptor, since a socket's address holds 107 bytes only (unix(7)).
+        folder = os.open(container.live, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        connection.connect(f"/proc/self/fd/{folder}/monitor.sock")
     except (FileNotFoundError, ConnectionRefusedError):
         connection.close()
         raise Conflict(f"container {container.id[:12]} is not running") from None
+    finally:
+        if folder >= 0:
+            os.close(folder)
     return connection.detach()
 
 
@@ -115,6 +121,8 @@ def signal(container: Container, number: int) -> None:
     control = connect(container)
     try:
         syscalls.send(control, Message.SIGNAL, number)
+    except (BrokenPipeError, ConnectionResetError):  # it has just ended
+        raise Conflict(f"container {container.id[:12]} is not running") from None
     finally:
         os.close(control)
 
@@ -174,15 +182,38 @@ def wait_or(container: Container, seconds: float) -> bool:
 
 def stop(container: Container, number: int, seconds: float) -> None:
     """The stop signal, ``seconds`` of time, then SIGKILL; returns when everything is cleaned up."""
-    try:
-        if container.status() == "paused":
-            cgroup.freeze(f"{cgroup.parent}/{container.id}", False)
-        signal(container, number)
-        if not wait_or(container, seconds):
+    if not _signal_when_up(container, number):
+        return
+    if not wait_or(container, seconds):
+        try:
             signal(container, 9)
-    except Conflict:
-        pass
+        except Conflict:  # it has ended meanwhile
+            pass
     _await_clean(container)
+
+
+def _signal_when_up(container: Container, number: int) -> bool:
+    """Signal a container, if need be when its monitor listens; false if it has ended, and is cleaned up."""
+    import select
+
+    while True:
+        try:
+            signal(container, number)
+            return True
+        except Conflict:
+            pass
+        try:
+            lock = container.lock()
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:  # whoever holds it is just starting the container, or cleaning up
+            select.select([], [], [], 0.005)
+            continue
+        try:
+            clean(container)
+            return False
+        finally:
+            os.close(lock)
 
 
 def remove(container: Container, force: bool) -> None:

@@ -71,9 +71,15 @@ def mounts(options: RunOptions, live: str) -> list[dict[str, Any]]:
     if options.network != "host":
         files = {"/etc/hosts": "hosts", "/etc/resolv.conf": "resolv.conf", "/etc/hostname": "hostname"}
         result += [_bind(f"{live}/{file}", destination, "rw") for destination, file in files.items()]
-    for destination, flags in options.tmpfs:
-        result.append({"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": flags.split(",")})
-    result += [_bind(source, destination, flags) for source, destination, flags in options.volumes]
+    asked = [
+        {"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": flags.split(",")}
+        for destination, flags in options.tmpfs
+    ] + [_bind(source, destination, flags) for source, destination, flags in options.volumes]
+    for mount in asked:
+        if sum(other["destination"] == mount["destination"] for other in asked) > 1:
+            raise UsageError(f"-v, --tmpfs: {mount['destination']}", "given twice")
+    # What lies below comes later, or it would be hidden.
+    result += sorted(asked, key=lambda mount: mount["destination"].count("/"))
     return result
 
 

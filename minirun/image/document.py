@@ -72,8 +72,8 @@ def _execution(config: Any, where: str) -> None:
     """The part that says what to run. Go programs write null for an empty value, so null is allowed everywhere."""
     _object(config, where)
     for key in _STRINGS:
-        if not isinstance(config.get(key) or "", str):
-            raise InvalidDocument(where, f"{key}: expected a string")
+        if not isinstance(config.get(key) or "", str) or "\0" in (config.get(key) or ""):
+            raise InvalidDocument(where, f"{key}: expected a string without NUL")
     for key in _STRING_LISTS:
         _strings(config.get(key) or [], f"{where}.{key}")
     for key in _OBJECTS:

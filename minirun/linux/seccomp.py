@@ -116,7 +116,7 @@ def _write(path: str, program: bytes) -> None:
     temporary = f"{path}.{os.getpid()}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        os.write(descriptor, program)
+        store.write_all(descriptor, program)
     finally:
         os.close(descriptor)
     os.rename(temporary, path)

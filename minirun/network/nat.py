@@ -92,7 +92,11 @@ class Publish(Elements):
             store.create_whole(self._path(), strict_json.dumps(self.record()))
         except FileExistsError:  # done before, by explain's script or by us
             pass
-        _add(self.parsed())
+        try:
+            _add(self.parsed())
+        except Conflict:  # ports.check saw it free: two containers were started at once
+            wanted = ", ".join(".".join(element.key[:-2]) + ":" + element.key[-1] for element in self.parsed())
+            raise Conflict(f"-p {wanted.lstrip(':')}", "another container publishes this port already") from None
 
     def undo(self) -> None:
         try:

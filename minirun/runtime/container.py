@@ -24,7 +24,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_NOT_YET = (("hooks", "hooks"), ("linux.uidMappings", "user namespaces"), ("linux.intelRdt", "resctrl"))
+_NOT_YET = (
+    ("hooks", "hooks"),
+    ("process.terminal", "console socket"),
+    ("process.apparmorProfile", "AppArmor"),
+    ("process.selinuxLabel", "SELinux"),
+    ("linux.uidMappings", "user namespaces"),
+    ("linux.timeOffsets", "time namespaces"),
+    ("linux.intelRdt", "resctrl"),
+)
 
 
 class Bundled:
@@ -147,6 +155,7 @@ def create(identity: str, bundle: str, root: str, pid_file: str | None = None) -
     try:
         wanted = config.get("linux", {}).get("resources") or {}
         limits = resources.plan(_cgroup_path(config, identity), wanted)
+        _refuse_foreign(limits)
         steps = [limits, *resources.device_filters(limits, wanted)]
         store.write_json(f"{container.directory}/plan.json", [s.record() for s in steps])
         store.create(f"{container.directory}/config.json", strict_json.dumps(config))
@@ -164,7 +173,18 @@ def create(identity: str, bundle: str, root: str, pid_file: str | None = None) -
 
 def _cgroup_path(config: dict[str, Any], identity: str) -> str:
     wanted = config.get("linux", {}).get("cgroupsPath")
-    return str(wanted).lstrip("/") if wanted else f"{cgroup.parent}/{identity}"
+    parts = [part for part in str(wanted).split("/") if part] if wanted else [cgroup.parent, identity]
+    if not parts or "." in parts or ".." in parts:  # the undo of a cgroup kills what is in it
+        raise InvalidDocument(f"config.json: linux.cgroupsPath: {wanted!r}", "must name a cgroup below the root")
+    return "/".join(parts)
+
+
+def _refuse_foreign(limits: resources.Cgroup) -> None:
+    """A cgroup that others use must not become ours: with the container its processes would be killed."""
+    for directory in limits.directories:
+        inner = store.entries(directory)
+        if cgroup.processes(directory) or any(os.path.isdir(f"{directory}/{name}") for name in inner):
+            raise Conflict(f"cgroup {directory}", "is in use", "choose another linux.cgroupsPath")
 
 
 def _spawn(container: Bundled, config: dict[str, Any], bundle: str, limits: resources.Cgroup) -> int:
@@ -183,8 +203,10 @@ def _spawn(container: Bundled, config: dict[str, Any], bundle: str, limits: reso
     program = config["process"]["args"]
     init, words = syscalls.sealed_copy(process.INIT), process.memory_file("ops", init_ops.words(ops, program))
     born = os.open(limits.directories[0], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if layout.unified else -1
-    flags, _ = init_ops.namespaces(config)
-    pid, pidfd, control = syscalls.spawn(flags, init, words, (0, 1, 2), cgroup=born)
+    flags, joins = init_ops.namespaces(config)
+    pid_paths = [path for kind, path in joins if kind == "pid"]
+    pidns = os.open(pid_paths[0], os.O_RDONLY | os.O_CLOEXEC) if pid_paths else -1
+    pid, pidfd, control = syscalls.spawn(flags, init, words, (0, 1, 2), cgroup=born, pidns=pidns)
     try:
         process.expect(control, Message.READY, ops, program)
         state = {

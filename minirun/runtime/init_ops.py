@@ -58,7 +58,8 @@ def create_ops(
         ["undumpable"],
         # While the host's files are still there: what is opened by path on the host.
         *([["cgroup", path] for path in cgroups]),
-        *([["join", path] for _, path in joins]),
+        # A PID namespace is entered by being born there, which the spawner has seen to.
+        *([["join", path] for kind, path in joins if kind != "pid"]),
         *([["unshare", f"{security.NAMESPACES['cgroup']:x}"]] if _makes(config, "cgroup") else []),
         *([["filter", filter_path]] if filter_path else []),
         *opened,
@@ -124,6 +125,12 @@ _SETS = ("bounding", "effective", "permitted", "inheritable", "ambient")
 def words(ops: Sequence[Op], program: Sequence[str]) -> bytes:
     """The op list and the program as minirun-init reads them: NUL-terminated words."""
     flat = [word for op in ops for word in op]
+    # A NUL would end its word and begin another: who wrote it, an image perhaps, would write the list from there on.
+    for word in (*flat, *program):
+        if "\0" in word:
+            raise InvalidDocument(f"the word {word!r} of the container's configuration", "contains a NUL byte")
+    if "--" in flat:
+        raise InvalidDocument("the container's configuration", "'--' may not stand alone in it")
     text = "\0".join([*flat, "--", *program, ""])
     return text.encode("utf-8", "surrogateescape")
 

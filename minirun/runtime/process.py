@@ -56,20 +56,23 @@ class Spawn(Step):
 
     def do(self) -> None:
         ours, theirs = syscalls.socketpair()
+        passed = [theirs]
+        try:
+            passed += [memory_file("ops", init_ops.words(self.ops, self.program)), syscalls.sealed_copy(INIT)]
+            words = [MONITOR, "--owner", str(theirs), "--ops", str(passed[1]), "--init", str(passed[2]), *self.options]
+            words += ["--attached"] if self.attach else []
+            words += ["--cleanup", *self.cleanup] if self.cleanup else []
+            for descriptor in (*passed, *self.inherit):
+                os.set_inheritable(descriptor, True)
+            # A detached container holds nothing of its caller's: $(minirun run -d ...) must not hang.
+            syscalls.run_detached(words, os.environ, keep_stdio=self.attach)
+        except BaseException:
+            os.close(ours)
+            raise
+        finally:
+            for descriptor in passed:
+                os.close(descriptor)
         self.control = ours
-        ops = memory_file("ops", init_ops.words(self.ops, self.program))
-        init = syscalls.sealed_copy(INIT)
-        words = [MONITOR, "--owner", str(theirs), "--init", str(init), "--ops", str(ops), *self.options]
-        if self.attach:
-            words.append("--attached")
-        if self.cleanup:
-            words += ["--cleanup", *self.cleanup]
-        for descriptor in (theirs, ops, init, *self.inherit):
-            os.set_inheritable(descriptor, True)
-        # With docker-run(1) a detached container holds nothing of its caller's: $(minirun run -d ...) must not hang.
-        syscalls.run_detached(words, os.environ, keep_stdio=self.attach)
-        for descriptor in (theirs, ops, init):
-            os.close(descriptor)
         message = self._expect(Message.CREATED)
         self.pid = message.a
 
