@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/bpf.h>
 #include <linux/netlink.h>
 #include <linux/openat2.h>
@@ -137,19 +138,16 @@ int mr_unmount(const char *path)
 	return umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW);
 }
 
-/* Reads the directory `fd` once and removes what it can: files, and empty directories. A directory that is not empty
- * is moved into `top` under a new name, if that is another one; else its name is left in `first`. By getdents64(2):
- * opendir(3) and its kin make three more calls for each directory. Returns how many entries there were, or -1. */
-static int remove_some(int fd, int top, unsigned long *moved, char *first)
+/* Reads the directory `fd` once and removes what it finds there. A directory in it that is not empty is emptied the
+ * same way if `fd` is `top`, else moved up into `top`, under a new name: so neither our stack nor our descriptors grow
+ * with the depth of a tree. By getdents64(2): opendir(3) and its kin make three more calls for each directory. */
+static int remove_entries(int fd, int top, unsigned long *moved)
 {
 	union {
 		char bytes[8192];
 		uint64_t align;
 	} buffer;
-	int entries = 0;
 	long size = syscall(SYS_getdents64, fd, buffer.bytes, sizeof buffer.bytes);
-	if (size < 0)
-		return -1;
 	for (long at = 0; at < size;) { /* struct linux_dirent64: inode, offset, length (u16), type (u8), name */
 		char *entry = buffer.bytes + at, *name = entry + 19, free_name[32];
 		uint16_t length;
@@ -157,26 +155,33 @@ static int remove_some(int fd, int top, unsigned long *moved, char *first)
 		at += length;
 		if (!strcmp(name, ".") || !strcmp(name, ".."))
 			continue;
-		entries++;
-		if ((entry[18] != DT_DIR && unlinkat(fd, name, 0) == 0) || unlinkat(fd, name, AT_REMOVEDIR) == 0 ||
-		    errno == ENOENT)
+		if (entry[18] != DT_DIR && entry[18] != DT_UNKNOWN && unlinkat(fd, name, 0) == 0)
+			continue;
+		if (unlinkat(fd, name, AT_REMOVEDIR) == 0 || errno == ENOENT ||
+		    (errno == ENOTDIR && unlinkat(fd, name, 0) == 0))
 			continue;
 		if (errno != ENOTEMPTY)
 			return -1;
-		if (fd == top) {
-			snprintf(first, NAME_MAX + 1, "%s", name);
+		if (fd != top) {
+			do
+				snprintf(free_name, sizeof free_name, ".removed-%lu", (*moved)++);
+			while (renameat(fd, name, top, free_name) < 0 && (errno == ENOTEMPTY || errno == ENOTDIR));
 			continue;
 		}
-		do
-			snprintf(free_name, sizeof free_name, ".removed-%lu", (*moved)++);
-		while (renameat(fd, name, top, free_name) < 0 && (errno == ENOTEMPTY || errno == ENOTDIR));
+		int inner = openat(top, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		int result = inner < 0 ? -1 : remove_entries(inner, top, moved);
+		int error = errno;
+		if (inner >= 0)
+			close(inner);
+		errno = error;
+		if (result < 0)
+			return -1;
+		unlinkat(top, name, AT_REMOVEDIR); /* of very many entries some are left, for the next reading */
 	}
-	return entries;
+	return size < 0 ? -1 : 0;
 }
 
-/* Removes `name` (below the open `directory`, or AT_FDCWD) and all in it, never through a link; missing is fine. What
- * lies deep is moved up first: a container may have nested directories by the thousand, and neither our stack nor our
- * descriptors may grow with them. */
+/* Removes `name` (below the open `directory`, or AT_FDCWD) and all in it, never through a link; missing is fine. */
 int mr_remove_tree(int directory, const char *name)
 {
 	unsigned long moved = 0;
@@ -185,27 +190,13 @@ int mr_remove_tree(int directory, const char *name)
 		return unlinkat(directory, name, 0) < 0 && errno != ENOENT ? -1 : 0;
 	if (top < 0)
 		return errno == ENOENT ? 0 : -1;
-	int entries = 0, error = 0;
-	while (unlinkat(directory, name, AT_REMOVEDIR) < 0 && errno != ENOENT) {
-		char inner[NAME_MAX + 1] = "";
-		if (errno != ENOTEMPTY || lseek(top, 0, SEEK_SET) < 0 ||
-		    (entries = remove_some(top, top, &moved, inner)) < 0) {
-			error = errno;
-			break;
-		}
-		int fd = *inner ? openat(top, inner, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
-		while (fd >= 0 && (entries = remove_some(fd, top, &moved, inner)) > 0)
-			;
-		if (fd >= 0)
-			close(fd);
-		if (entries < 0) {
-			error = errno;
-			break;
-		}
-	}
+	int result = remove_entries(top, top, &moved);
+	while (result == 0 && unlinkat(directory, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
+		result = errno != ENOTEMPTY || lseek(top, 0, SEEK_SET) < 0 ? -1 : remove_entries(top, top, &moved);
+	int error = errno;
 	close(top);
 	errno = error;
-	return error ? -1 : 0;
+	return result;
 }
 
 /* Starts a program that outlives us; its pid. Standard streams are ours with `keep_stdio`, else /dev/null. vfork, since

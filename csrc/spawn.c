@@ -130,9 +130,11 @@ static void enter(struct mr_spawn *s, int control, unsigned long long ignored)
 	sigset_t none;
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
+	static const char
+	    default_action[64]; /* struct kernel_sigaction, all zero; libc refuses its own signals 32 and 33 */
 	for (int number = 1; number < 65; number++)
 		if (ignored >> (number - 1) & 1)
-			signal(number, SIG_DFL);
+			syscall(SYS_rt_sigaction, number, default_action, NULL, 8);
 	char keep[12];
 	int value = s->keep, at = sizeof keep;
 	keep[--at] = '\0';

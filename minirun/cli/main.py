@@ -105,9 +105,10 @@ def dispatch(argv: list[str]) -> int:
     command = COMMANDS.get(name) or _HIDDEN.get(name)
     if command is None:
         raise UsageError(f"unknown command {name!r}", "", "see minirun --help")
-    if os.geteuid() != 0 and name not in _WITHOUT_ROOT and rest[:1] != ["--help"]:
+    is_root = os.geteuid() == 0
+    if not is_root and name not in _WITHOUT_ROOT and rest[:1] != ["--help"]:
         raise MinirunError(f"minirun {name} needs root", "", f"sudo minirun {name} ...")
-    if name not in _NO_RECONCILE and os.geteuid() == 0 and os.path.exists(f"{store.state}/locks"):
+    if name not in _NO_RECONCILE and is_root:
         from minirun.engine import lifecycle
 
         for problem in lifecycle.reconcile():
@@ -148,6 +149,8 @@ def main() -> None:
 
 def _open_standard_streams() -> None:
     """/dev/null for whichever of 0, 1, 2 the caller closed: else the next file opened would become one of them."""
+    if None not in (sys.stdin, sys.stdout, sys.stderr):  # Python has looked at the descriptors already
+        return
     for number in range(3):
         try:
             os.fstat(number)

@@ -30,15 +30,12 @@ class User:
         self.uid, self.gid, self.groups, self.home = uid, gid, groups, home
 
 
-def read_in(root: str, path: str) -> str | None:
-    """A small regular file below the directory ``root``, links resolved inside it; None if there is none."""
-    directory = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+def read_in(root: int, path: str) -> str | None:
+    """A small regular file below the open directory ``root``, links resolved inside it; None if there is none."""
     try:
-        found = syscalls.open_inside(directory, path, os.O_PATH)
+        found = syscalls.open_inside(root, path, os.O_PATH)
     except OSError:
         return None
-    finally:
-        os.close(directory)
     try:
         # Looked at before it is opened: to open a device node or a FIFO is itself an act.
         status = os.fstat(found)
@@ -56,10 +53,13 @@ def read_in(root: str, path: str) -> str | None:
 def reader(roots: Iterable[str]) -> Callable[[str], str]:
     """A function that reads a file from the topmost of ``roots`` (upper directory, layers downward) that has it."""
     order = list(roots)
+    opened: dict[str, int] = {}  # for the command's short life
 
     def read(path: str) -> str:
         for root in order:
-            text = read_in(root, path)
+            if root not in opened:
+                opened[root] = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            text = read_in(opened[root], path)
             if text is not None:
                 return text
         return ""

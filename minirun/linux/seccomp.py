@@ -63,8 +63,8 @@ def flags(profile: dict[str, Any]) -> int:
 
 
 def _directory() -> str:
-    path = store.directory(store.state, "seccomp")
-    if not _is_ours(path, _DIRECTORY):
+    path = f"{store.state}/seccomp"
+    if not _is_ours(path, _DIRECTORY) and not _is_ours(store.directory(path), _DIRECTORY):
         raise Conflict(path, "others may write there", "remove it")
     return path
 

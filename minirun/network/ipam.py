@@ -31,6 +31,9 @@ def lease_path(network: str, address: str) -> str:
     return f"{state_directory(network)}/leases/{address}"
 
 
+_allocated: set[tuple[str, str, str]] = set()  # by this process: its plan need not ask again
+
+
 def allocate(network: dict[str, Any], owner: str, address: str | None = None) -> str:
     """Lease ``address``, or the next free one, to ``owner`` and return it. Raises Conflict if there is none.
 
@@ -44,6 +47,7 @@ def allocate(network: dict[str, Any], owner: str, address: str | None = None) ->
         for address in _rotation(network):
             if candidate.link(address):
                 _remember(network["name"], address)
+                _allocated.add((network["name"], address, owner))
                 return address
     raise _full(network)
 
@@ -130,20 +134,31 @@ class Lease(Step):
         return f"mkdir -p {os.path.dirname(path)}; (set -C; echo {self.owner} > {path})  # -C: fails if it is taken"
 
     def do(self) -> None:
-        if owner_of(self.network, self.address) != self.owner:
+        if (self.network, self.address, self.owner) not in _allocated:
             reserve(self.network, self.address, self.owner)
 
     def undo(self) -> None:
-        release(self.network, self.address, self.owner)
+        mine = (self.network, self.address, self.owner)
+        if mine not in _allocated:
+            release(*mine)
+            return
+        _allocated.remove(mine)  # ours for certain: nobody else could get it since
+        try:
+            os.unlink(lease_path(self.network, self.address))
+        except FileNotFoundError:
+            pass
 
 
 class _Candidate:
     """A lease that has no name yet."""
 
     def __init__(self, network: str, owner: str) -> None:
-        folder = store.directory(state_directory(network), "leases")
+        folder, flags = f"{state_directory(network)}/leases", os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
+        try:
+            self.file = os.open(folder, flags, 0o600)
+        except FileNotFoundError:
+            self.file = os.open(store.directory(folder), flags, 0o600)
         self.folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self.file = os.open(folder, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
         os.write(self.file, f"{owner}\n".encode())
 
     def __enter__(self) -> _Candidate:

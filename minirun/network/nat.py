@@ -95,8 +95,8 @@ class Publish(Elements):
         try:
             _add(self.parsed())
         except Conflict:  # ports.check saw it free: two containers were started at once
-            wanted = ", ".join(".".join(element.key[:-2]) + ":" + element.key[-1] for element in self.parsed())
-            raise Conflict(f"-p {wanted.lstrip(':')}", "another container publishes this port already") from None
+            wanted = ", ".join(" . ".join(element.key) for element in self.parsed())
+            raise Conflict(f"-p: {wanted}", "another container publishes such a port already") from None
 
     def undo(self) -> None:
         try:

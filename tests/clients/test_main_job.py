@@ -117,7 +117,7 @@ def test_another_network_does_not_reach_them(host: Machine, servers: dict[str, s
 def test_nothing_is_left_after_rm(host: Machine, servers: dict[str, str]) -> None:
     assert len(host.cgroups()) > 0
     host.minirun("rm", "-f", *servers)
-    host.settle()
+    host.wait_until("! ip -o link | grep -q ': mr'")
     assert host.leftovers() == []
     for port in (8081, 8082):
         assert asked(host.outside, host.address, port, 1) == ""

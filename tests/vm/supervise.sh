@@ -32,6 +32,7 @@ else
     done
     wait
 fi
+stty -F /dev/ttyS0 -echo # to set anything is to wait until all has gone out (TCSADRAIN); switching off would lose it
 echo "$status" >/dev/ttyS1
 echo o >/proc/sysrq-trigger # at once: there is nothing to unmount, all is memory
 while :; do sleep 1; done   # PID 1 must not return while the kernel is on its way out
