@@ -12,8 +12,7 @@ from typing import Any
 
 from tests.lifecycle.machine import Machine, until
 
-# Not SigIgn: a caller made by posix_spawn(3) may ignore 32 and 33, libc's own, which init resets and no shell can.
-_STATUS = re.compile(r"^(Uid|Gid|Groups|Cap\w+|NoNewPrivs|Umask|SigBlk|SigCgt|Threads):\s*(.*?)\s*$", re.M)
+_STATUS = re.compile(r"^(Uid|Gid|Groups|Cap\w+|NoNewPrivs|Umask|SigBlk|SigIgn|SigCgt|Threads):\s*(.*?)\s*$", re.M)
 _NAMES = ("hosts", "hostname", "resolv.conf")
 _LIMITS = re.compile(
     r"(memory\.(memsw\.|soft_)?limit_in_bytes|memory\.(max|swap\.max|low)|pids\.max|cpu\.(max|weight|shares|cfs_\w+)"
@@ -72,6 +71,8 @@ class Observer:
     def process(self) -> dict[str, Any]:
         """Identity, rights, limits, environment."""
         status = dict(_STATUS.findall((self.proc / "status").read_text()))
+        # A caller made by posix_spawn(3) ignores 32 and 33, which are libc's own: init resets them, and no shell can.
+        status["SigIgn"] = f"{int(status['SigIgn'], 16) & ~(0b11 << 31):016x}"
         fields = (self.proc / "stat").read_text().rpartition(")")[2].split()
         return {
             "status": status,
