@@ -18,7 +18,7 @@ run: build ## install what is needed, build, and run `minirun run --net br0 alpi
 	@scripts/first-run.sh $(MINIRUN)
 
 test: vm-images ## install what is needed and pass all tests
-	@scripts/provision.sh test vm
+	@scripts/provision.sh test vm clients
 	$(VENV)/bin/pytest -q
 
 install: ## install into $(PREFIX), with a link in $(BINDIR)

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installs what a machine needs to build, run and test minirun: Debian 12 and later, Ubuntu 22.04 and later.
 #
-#     sudo scripts/provision.sh build run          what `make run` needs
-#     sudo scripts/provision.sh build run test vm  what `make test` needs
+#     sudo scripts/provision.sh build run                  what `make run` needs
+#     sudo scripts/provision.sh build run test vm clients  what `make test` needs
 #
 # The one list of packages: the Makefile, the Vagrantfile and CI all call this script.
 # shellcheck disable=SC2086 # lists of packages are split into words on purpose; their names hold no blanks
@@ -24,10 +24,16 @@ group() { # NAME: the packages of a group
     vm) # what tests/vm boots; busybox is its first program
         echo busybox-static kmod
         ;;
+    clients) # the engines that tests/clients sets on our OCI runtime, and the runtime that it is compared with
+        echo podman conmon catatonit containernetworking-plugins iptables
+        unless dockerd docker.io
+        unless containerd containerd
+        unless runc runc
+        ;;
     bench) # the runtimes that `make bench` measures beside ours
         echo runc podman containernetworking-plugins
         ;;
-    *) fail "no group '$1'; the groups are build, run, test, vm and bench" ;;
+    *) fail "no group '$1'; the groups are build, run, test, vm, clients and bench" ;;
     esac
 }
 
@@ -50,6 +56,10 @@ fail() {
     exit 1
 }
 
+unless() { # PROGRAM PACKAGE: the package, if nobody else's (docker-ce, which it would replace) brought the program
+    command -v "$1" >/dev/null || echo "$2"
+}
+
 missing() { # PACKAGE...: those that are not installed
     installed=$(dpkg-query --show --showformat '${db:Status-Status} ${Package}\n' "$@" 2>/dev/null | sed -n 's/^installed //p')
     printf '%s\n' "$@" | grep -vxF "$installed" || :
@@ -69,11 +79,24 @@ apt() { # waits for another apt that is at work
     DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=600 "$@"
 }
 
-install() {
-    [ $# = 0 ] || apt install --no-install-recommends "$@"
+install() { # No service starts: in apt's own mount namespace, what packages start services with does nothing.
+    [ $# = 0 ] || DEBIAN_FRONTEND=noninteractive unshare --mount --propagation private sh -c '
+        for starter in /usr/sbin/invoke-rc.d /usr/bin/deb-systemd-invoke; do
+            [ ! -e $starter ] || mount --bind /bin/true $starter || exit
+        done
+        exec apt-get -q -y -o DPkg::Lock::Timeout=600 install --no-remove --no-install-recommends "$@"' apt-get "$@"
 }
 
-[ $# -gt 0 ] || set -- build run test vm
+asleep() { # Nor does one that has just come start at the next boot.
+    case " $packages " in
+    *[[:space:]]docker.io[[:space:]]*) units='docker.service docker.socket containerd.service' ;;
+    *[[:space:]]containerd[[:space:]]*) units=containerd.service ;;
+    *) return 0 ;;
+    esac
+    ! command -v systemctl >/dev/null || systemctl --quiet disable $units
+}
+
+[ $# -gt 0 ] || set -- build run test vm clients
 packages=$(for name; do group "$name"; done)
 wishes=$(for name; do extras "$name"; done)
 
@@ -87,5 +110,6 @@ wishes=$(missing $wishes)
 # The lists of a fresh machine are absent or old: try with what is there, then once more with new ones.
 ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1 || apt update
 install $packages || { apt update && install $packages; } || fail "could not install:" $packages
+asleep
 wishes=$(known $wishes)
 install $wishes || fail "could not install:" $wishes
