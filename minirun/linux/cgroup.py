@@ -18,22 +18,23 @@ if TYPE_CHECKING:
 
 parent = os.environ.get("MINIRUN_CGROUP_PARENT", "minirun")
 
-# cpuset is left out until someone asks for it: in v1 a new cpuset holds no CPU and takes no process.
+# The others are left out until someone asks for them: each costs a directory made, joined and removed.
 V1_CONTROLLERS = ("memory", "cpu", "cpuacct", "pids", "devices", "freezer")
-V1_ON_DEMAND = ("cpuset", "blkio", "hugetlb", "net_cls", "net_prio", "rdma", "misc")
+V1_ON_DEMAND = ("cpuset", "blkio", "hugetlb", "net_cls", "net_prio", "perf_event", "rdma", "misc")
 
 
 class Layout:
     """Where the controllers of this machine are mounted.
 
     ``v1`` maps each v1 controller to its mount point; ``v2`` is the mount point of the v2 tree, or None. ``unified``
-    is true where v2 holds the controllers.
+    is true where v2 holds the controllers. ``systemd`` is the v1 hierarchy without a controller by which systemd tells
+    whose a process is, where there is one.
     """
 
-    __slots__ = ("unified", "v1", "v2")
+    __slots__ = ("systemd", "unified", "v1", "v2")
 
-    def __init__(self, v1: dict[str, str], v2: str | None) -> None:
-        self.v1, self.v2 = v1, v2
+    def __init__(self, v1: dict[str, str], v2: str | None, systemd: str | None = None) -> None:
+        self.v1, self.v2, self.systemd = v1, v2, systemd
         self.unified = v2 is not None and not v1
 
     def controllers(self, on_demand: Iterable[str] = ()) -> list[str]:
@@ -53,6 +54,20 @@ class Layout:
         """All directories of cgroup ``path``, without duplicates: two controllers may be mounted together."""
         return list(dict.fromkeys(self.directory(path, name) for name in self.controllers(on_demand)))
 
+    def everywhere(self, path: str) -> dict[str, str]:
+        """The directories of cgroup ``path`` in every hierarchy: by controller, "systemd", and "" for that of v2.
+
+        A container that is in all of them counts as itself for everyone who looks, and not as part of its caller.
+        """
+        mounts_of = dict(self.v1)
+        if self.systemd:
+            mounts_of["systemd"] = self.systemd
+        if self.v2:
+            mounts_of[""] = self.v2
+        if not mounts_of:
+            raise Unsupported("cgroups", "none are mounted", "mount cgroup2 at /sys/fs/cgroup")
+        return {name: f"{base}/{path}" for name, base in mounts_of.items()}
+
 
 _layouts: list[Layout] = []
 
@@ -67,7 +82,7 @@ def layout() -> Layout:
 def parse(mountinfo: Iterable[str]) -> Layout:
     """The layout that the lines of a mountinfo file tell."""
     v1: dict[str, str] = {}
-    v2 = None
+    v2 = systemd = None
     for line in mountinfo:
         if " - cgroup" not in line:
             continue
@@ -80,24 +95,44 @@ def parse(mountinfo: Iterable[str]) -> Layout:
             for name in options.split(","):
                 if name in V1_CONTROLLERS or name in V1_ON_DEMAND:
                     v1.setdefault(name, mount_point)
-    return Layout(v1, v2)
+                elif name == "name=systemd":
+                    systemd = systemd or mount_point
+    return Layout(v1, v2, systemd)
 
 
-def create(directory: str) -> None:
-    """Make a cgroup and those above it; in v2, hand every controller that is there down to it."""
+def create(directory: str) -> bool:
+    """Make a cgroup and those above it, ready to take processes; False if it was there.
+
+    In v2 every controller that is there is handed down to it. In v1 a new cpuset has no CPU and no memory, and takes
+    no process until it has: it gets those of the one above.
+    """
     parent_directory = os.path.dirname(directory)
     try:
         os.mkdir(directory, 0o755)
     except FileExistsError:
-        return
+        return False
     except FileNotFoundError:
         create(parent_directory)
         os.mkdir(directory, 0o755)
-    if layout().unified:
-        _delegate(parent_directory)
+    where = layout()
+    if where.v2 and directory.startswith(f"{where.v2}/"):
+        delegate(parent_directory)
+    elif "cpuset" in where.v1 and directory.startswith(f"{where.v1['cpuset']}/"):
+        inherit_cpuset(directory)
+    return True
 
 
-def _delegate(directory: str) -> None:
+def inherit_cpuset(directory: str) -> None:
+    """Give a v1 cpuset what the one above it has, where it has nothing yet."""
+    for name in ("cpuset.cpus", "cpuset.mems"):
+        with open(f"{directory}/{name}") as file:
+            if file.read().strip():
+                continue
+        with open(f"{os.path.dirname(directory)}/{name}") as file:
+            write(f"{directory}/{name}", file.read().strip())
+
+
+def delegate(directory: str) -> None:
     """Enable all controllers of a v2 cgroup for its children."""
     control = f"{directory}/cgroup.subtree_control"
     with open(control) as enabled, open(f"{directory}/cgroup.controllers") as available:
@@ -138,8 +173,18 @@ def remove(directory: str) -> None:
     except FileNotFoundError:
         return
     except OSError:
+        _strike(directory)
         _empty(directory)
         _remove_empty(directory)
+
+
+def _strike(directory: str) -> None:
+    """What kills all at once (v2, Linux 5.14), and what lets the frozen die (v1)."""
+    for name, value in (("cgroup.kill", "1"), ("freezer.state", "THAWED")):
+        try:
+            write(f"{directory}/{name}", value)
+        except OSError:  # of the other layout, or of another controller
+            continue
 
 
 def _remove_empty(directory: str) -> None:

@@ -1,11 +1,15 @@
-"""Limits: from ``linux.resources`` of the runtime-spec to the control files of either cgroup layout, and back.
+"""Limits: from ``linux.resources`` of the runtime-spec to the control files of either cgroup layout.
 
-The spec's values are those of cgroup v1; what v2 has instead is computed as the spec's table and runc do it.
+Here is what nearly every container has: memory, CPU, the number of processes, devices. The spec's values are those of
+cgroup v1, where they are written as they are; what v2 has instead is computed as the spec's table and other runtimes do
+it. What v2 has nothing for is refused: silence would be a limit that somebody believes in. A zero is "not said" for
+every limit that cannot be zero, as it was before the spec had optional numbers. See the kernel's documentation,
+admin-guide/cgroup-v1 and admin-guide/cgroup-v2.
 """
 
 from __future__ import annotations
 
-from minirun.errors import InvalidDocument
+from minirun.errors import InvalidDocument, Unsupported
 from minirun.linux import cgroup
 from minirun.oci import defaults
 from minirun.step import Step
@@ -16,6 +20,32 @@ if TYPE_CHECKING:
 
     File = list[str]  # a path below the container's cgroup directory of a controller, and the value
     Rule = dict[str, Any]  # an entry of linux.resources.devices
+
+_V1_NUMBERS = {
+    "memory": {
+        # The kernel demands memory <= memory+swap at every moment; from unlimited downward, memory comes first.
+        "limit": "memory.limit_in_bytes",
+        "swap": "memory.memsw.limit_in_bytes",
+        "reservation": "memory.soft_limit_in_bytes",
+        "kernelTCP": "memory.kmem.tcp.limit_in_bytes",
+    },
+    "cpu": {
+        "shares": "cpu.shares",
+        # The period first, since a runtime above the old period is refused.
+        "realtimePeriod": "cpu.rt_period_us",
+        "realtimeRuntime": "cpu.rt_runtime_us",
+        "period": "cpu.cfs_period_us",
+        "quota": "cpu.cfs_quota_us",
+    },
+}
+_V2_LACKS = (
+    ("memory", "kernelTCP"),
+    ("memory", "swappiness"),
+    ("memory", "disableOOMKiller"),
+    ("cpu", "realtimeRuntime"),
+    ("cpu", "realtimePeriod"),
+)
+_LESS_COMMON = ("blockIO", "hugepageLimits", "rdma", "network", "unified")
 
 
 class Cgroup(Step):
@@ -64,15 +94,25 @@ class DeviceFilter(Step):
         """Nothing: it goes with the cgroup."""
 
 
+class Setting:
+    """A value for a control file of a controller ("" in v2), and the place in the document that asks for it.
+
+    ``otherwise`` tells what to do where the kernel has no such file: nothing (""), or ``file=value``; else it is an
+    error.
+    """
+
+    __slots__ = ("controller", "file", "otherwise", "value", "where")
+
+    def __init__(self, controller: str, file: str, value: str, where: str, otherwise: str | None = None) -> None:
+        self.controller, self.file, self.value, self.where, self.otherwise = controller, file, value, where, otherwise
+
+
 def plan(path: str, resources: dict[str, Any]) -> Cgroup:
     """The step for cgroup ``path`` (below the mount points) with the limits of ``linux.resources``."""
     layout = cgroup.layout()
-    if layout.unified:
-        directory = layout.directory(path)
-        return Cgroup([directory], [[f"{directory}/{name}", value] for name, value in v2_files(resources)])
-    wanted = v1_files(resources)
-    extra = [name for name in dict.fromkeys(controller for controller, _, _ in wanted) if name in cgroup.V1_ON_DEMAND]
-    files = [[f"{layout.directory(path, controller)}/{name}", value] for controller, name, value in wanted]
+    wanted = settings(resources)
+    extra = [name for name in dict.fromkeys(one.controller for one in wanted) if name in cgroup.V1_ON_DEMAND]
+    files = [[f"{layout.directory(path, one.controller)}/{one.file}", one.value] for one in wanted]
     return Cgroup(layout.directories(path, extra), files)
 
 
@@ -82,72 +122,127 @@ def device_filters(limits: Cgroup, resources: dict[str, Any]) -> list[DeviceFilt
     return [DeviceFilter(limits.directories[0], rules)] if rules else []
 
 
-def _number(resources: dict[str, Any], section: str, key: str) -> int | None:
-    value = (resources.get(section) or {}).get(key)
-    if value is None:
-        return None
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise InvalidDocument(f"linux.resources.{section}.{key}", f"expected int, got {type(value).__name__}")
-    return value
+def settings(wanted: dict[str, Any], hugetlb_v2: bool = False) -> list[Setting]:
+    """What ``linux.resources`` asks for, in the order in which it must be written.
+
+    ``hugetlb_v2``: on this machine of v1 the huge pages are counted in the tree of v2.
+    """
+    unified = cgroup.layout().unified
+    found = [*_memory_v2(wanted), *_cpu_v2(wanted)] if unified else [*_memory_v1(wanted), *_cpu_v1(wanted)]
+    found += _pids("" if unified else "pids", wanted)
+    if any(wanted.get(section) for section in _LESS_COMMON):
+        from minirun.runtime import resources_more
+
+        found += resources_more.settings(wanted, unified, hugetlb_v2)
+    return found if unified else [*found, *_devices_v1(wanted)]
 
 
-def v1_files(resources: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """(controller, file, value) in the order in which they must be written."""
-    files: list[tuple[str, str, str]] = []
+def _numbers_v1(wanted: dict[str, Any], section: str) -> list[Setting]:
+    found = []
+    for key, file in _V1_NUMBERS[section].items():
+        if value := number(wanted, section, key):
+            found.append(Setting(section, file, str(value), f"linux.resources.{section}.{key}"))
+    return found
 
-    def put(controller: str, name: str, value: int | str | None) -> None:
+
+def _memory_v1(wanted: dict[str, Any]) -> list[Setting]:
+    found = _numbers_v1(wanted, "memory")
+    where = "linux.resources.memory"
+    if number(wanted, "memory", "limit") == -1 and not number(wanted, "memory", "swap"):
+        # No limit of memory below a limit of memory+swap would be none. A kernel that does not count swap has no file.
+        found.insert(0, Setting("memory", "memory.memsw.limit_in_bytes", "-1", f"{where}.limit", ""))
+    swappiness = number(wanted, "memory", "swappiness")
+    if swappiness is not None:
+        if not 0 <= swappiness <= 100:
+            raise InvalidDocument(f"{where}.swappiness", f"expected 0 to 100, not {swappiness}")
+        found.append(Setting("memory", "memory.swappiness", str(swappiness), f"{where}.swappiness"))
+    # What is false is how every cgroup begins.
+    for key, file in (("useHierarchy", "memory.use_hierarchy"), ("disableOOMKiller", "memory.oom_control")):
+        if flag(wanted, "memory", key):
+            found.append(Setting("memory", file, "1", f"{where}.{key}"))
+    return found
+
+
+def _cpu_v1(wanted: dict[str, Any]) -> list[Setting]:
+    found = _numbers_v1(wanted, "cpu")
+    for key, file in (("burst", "cpu.cfs_burst_us"), ("idle", "cpu.idle")):
+        value = number(wanted, "cpu", key)
         if value is not None:
-            files.append((controller, f"{controller.replace('cpuacct', 'cpu')}.{name}", str(value)))
-
-    # The kernel demands memory <= memory+swap at every moment; from unlimited downward, memory comes first.
-    put("memory", "limit_in_bytes", _number(resources, "memory", "limit"))
-    put("memory", "memsw.limit_in_bytes", _number(resources, "memory", "swap"))
-    put("memory", "soft_limit_in_bytes", _number(resources, "memory", "reservation"))
-    put("cpu", "shares", _number(resources, "cpu", "shares"))
-    put("cpu", "cfs_period_us", _number(resources, "cpu", "period"))
-    put("cpu", "cfs_quota_us", _number(resources, "cpu", "quota"))
-    cpu = resources.get("cpu") or {}
-    put("cpuset", "cpus", cpu.get("cpus"))
-    put("cpuset", "mems", cpu.get("mems"))
-    pids = _number(resources, "pids", "limit")
-    put("pids", "max", None if pids is None else pids if pids > 0 else "max")
-    put("blkio", "weight", _number(resources, "blockIO", "weight"))
-    for rule in device_rules(resources):
-        files.append(("devices", "devices.allow" if rule.get("allow") else "devices.deny", device_rule(rule)))
-    return files
+            found.append(Setting("cpu", file, str(value), f"linux.resources.cpu.{key}"))
+    return found + _cpuset("cpuset", wanted)
 
 
-def v2_files(resources: dict[str, Any]) -> list[tuple[str, str]]:
-    """(file, value) for the one directory of v2."""
-    files: list[tuple[str, str]] = []
-    memory, swap = _number(resources, "memory", "limit"), _number(resources, "memory", "swap")
-    if memory is not None:
-        files.append(("memory.max", _or_max(memory)))
-    if swap is not None:  # the spec's swap is memory+swap; v2's is swap alone
-        files.append(("memory.swap.max", _or_max(swap if swap < 0 else swap - max(memory or 0, 0))))
-    reservation = _number(resources, "memory", "reservation")
-    if reservation is not None:
-        files.append(("memory.low", _or_max(reservation)))
-    shares = _number(resources, "cpu", "shares")
-    if shares:
-        files.append(("cpu.weight", str(weight_of_shares(shares))))
-    quota, period = _number(resources, "cpu", "quota"), _number(resources, "cpu", "period")
-    if quota is not None or period is not None:
-        files.append(("cpu.max", f"{_or_max(quota if quota else -1)} {period or 100000}"))
-    cpu = resources.get("cpu") or {}
-    files += [(f"cpuset.{key}", cpu[key]) for key in ("cpus", "mems") if cpu.get(key)]
-    pids = _number(resources, "pids", "limit")
-    if pids is not None:
-        files.append(("pids.max", _or_max(pids if pids > 0 else -1)))
-    weight = _number(resources, "blockIO", "weight")
-    if weight:
-        files.append(("io.weight", str(1 + (weight - 10) * 9999 // 990)))
-    files += [(name, str(value)) for name, value in (resources.get("unified") or {}).items()]
-    return files
+def _cpuset(controller: str, wanted: dict[str, Any]) -> list[Setting]:
+    values = [(key, text(wanted, "cpu", key)) for key in ("cpus", "mems")]
+    return [Setting(controller, f"cpuset.{key}", value, f"linux.resources.cpu.{key}") for key, value in values if value]
 
 
-def _or_max(value: int) -> str:
-    return "max" if value < 0 else str(value)
+def _pids(controller: str, wanted: dict[str, Any]) -> list[Setting]:
+    """The number of tasks: none at all would be no container, so 0 means no limit as -1 does."""
+    limit = number(wanted, "pids", "limit")
+    if limit is None:
+        return []
+    return [Setting(controller, "pids.max", str(limit) if limit > 0 else "max", "linux.resources.pids.limit")]
+
+
+def _devices_v1(wanted: dict[str, Any]) -> list[Setting]:
+    return [
+        Setting("devices", "devices.allow" if rule["allow"] else "devices.deny", device_rule(rule), where)
+        for rule, where in placed_device_rules(wanted)
+    ]
+
+
+def _memory_v2(wanted: dict[str, Any]) -> list[Setting]:
+    for section, key in _V2_LACKS:
+        if member(wanted, section).get(key):
+            raise Unsupported(f"linux.resources.{section}.{key}", "cgroup v2 has nothing like it", "leave it out")
+    found: list[Setting] = []
+    where = "linux.resources.memory"
+    limit, reservation = (number(wanted, "memory", key) for key in ("limit", "reservation"))
+    swap = swap_alone(limit, number(wanted, "memory", "swap"))
+    if swap is not None:
+        # A kernel without swap has no such file, and then both of these are true already.
+        otherwise = "" if swap in ("max", "0") else None
+        found.append(Setting("", "memory.swap.max", swap, f"{where}.swap", otherwise))
+    if limit:
+        found.append(Setting("", "memory.max", or_max(limit), f"{where}.limit"))
+    if reservation:
+        found.append(Setting("", "memory.low", or_max(reservation), f"{where}.reservation"))
+    return found
+
+
+def swap_alone(limit: int | None, both: int | None) -> str | None:
+    """memory.swap.max for the spec's limit and swap: there swap is memory and swap together."""
+    if not both:
+        return "max" if limit == -1 else None
+    if both < 0:
+        return "max"
+    where = "linux.resources.memory.swap"
+    if not limit:
+        raise InvalidDocument(where, "is memory+swap, and there is no linux.resources.memory.limit to take away")
+    if limit < 0:
+        raise InvalidDocument(where, "cannot be limited where linux.resources.memory.limit is not")
+    if both < limit:
+        raise InvalidDocument(where, f"is memory+swap: {both} is less than linux.resources.memory.limit, {limit}")
+    return str(both - limit)
+
+
+def _cpu_v2(wanted: dict[str, Any]) -> list[Setting]:
+    found: list[Setting] = []
+    where = "linux.resources.cpu"
+    shares, quota, period, burst, idle = (
+        number(wanted, "cpu", key) for key in ("shares", "quota", "period", "burst", "idle")
+    )
+    if idle is not None:
+        found.append(Setting("", "cpu.idle", str(idle), f"{where}.idle"))
+    if shares and not idle:  # the kernel refuses a weight for what is idle
+        found.append(Setting("", "cpu.weight", str(weight_of_shares(shares)), f"{where}.shares"))
+    if quota or period:
+        value = f"{or_max(quota or -1)} {period or 100000}"
+        found.append(Setting("", "cpu.max", value, f"{where}.{'quota' if quota else 'period'}"))
+    if burst is not None:
+        found.append(Setting("", "cpu.max.burst", str(burst), f"{where}.burst"))
+    return found + _cpuset("", wanted)
 
 
 def weight_of_shares(shares: int) -> int:
@@ -155,16 +250,74 @@ def weight_of_shares(shares: int) -> int:
     return 1 + (min(max(shares, 2), 262144) - 2) * 9999 // 262142
 
 
+def or_max(value: int) -> str:
+    """A limit as v2 writes it."""
+    return "max" if value < 0 else str(value)
+
+
+def member(wanted: dict[str, Any], section: str) -> dict[str, Any]:
+    """An object of ``linux.resources``, empty if it is not there."""
+    found = wanted.get(section)
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise InvalidDocument(f"linux.resources.{section}", f"expected an object, got {type(found).__name__}")
+    return found
+
+
+def number(wanted: dict[str, Any], section: str, key: str) -> int | None:
+    """A number of the document."""
+    value = member(wanted, section).get(key)
+    if value is None:
+        return None
+    if type(value) is not int:
+        raise InvalidDocument(f"linux.resources.{section}.{key}", f"expected int, got {type(value).__name__}")
+    return value
+
+
+def flag(wanted: dict[str, Any], section: str, key: str) -> bool:
+    """A truth value of the document."""
+    value = member(wanted, section).get(key)
+    if value is not None and not isinstance(value, bool):
+        raise InvalidDocument(f"linux.resources.{section}.{key}", f"expected bool, got {type(value).__name__}")
+    return bool(value)
+
+
+def text(wanted: dict[str, Any], section: str, key: str) -> str:
+    """A string of the document, "" if it is not there."""
+    value = member(wanted, section).get(key)
+    if value is not None and not isinstance(value, str):
+        raise InvalidDocument(f"linux.resources.{section}.{key}", f"expected string, got {type(value).__name__}")
+    return value or ""
+
+
+def objects(value: Any, where: str) -> list[tuple[dict[str, Any], str]]:
+    """A list of objects, each with its place."""
+    if value is not None and not isinstance(value, list):
+        raise InvalidDocument(where, f"expected a list, got {type(value).__name__}")
+    for index, entry in enumerate(value or []):
+        if not isinstance(entry, dict):
+            raise InvalidDocument(f"{where}[{index}]", f"expected an object, got {type(entry).__name__}")
+    return [(entry, f"{where}[{index}]") for index, entry in enumerate(value or [])]
+
+
 def device_rules(resources: dict[str, Any]) -> list[Rule]:
     """The rules of the document and, last, those for the devices that the runtime-spec promises to every container.
 
     Documents that deny everything rely on that: it is what `runc spec` and podman write. Without rules there are none.
     """
-    rules: list[Rule] = resources.get("devices") or []
-    for index, rule in enumerate(rules):
-        _check_device(rule, f"linux.resources.devices[{index}]")
+    return [rule for rule, _ in placed_device_rules(resources)]
+
+
+def placed_device_rules(wanted: dict[str, Any]) -> list[tuple[Rule, str]]:
+    """The same rules, each with its place in the document."""
+    rules = objects(wanted.get("devices"), "linux.resources.devices")
+    for rule, where in rules:
+        _check_device(rule, where)
     promised = list(defaults.DEVICE_RULES[1:])
-    return rules + promised if rules and rules[-len(promised) :] != promised else rules
+    if not rules or [rule for rule, _ in rules[-len(promised) :]] == promised:
+        return rules
+    return rules + [(rule, "linux.resources.devices") for rule in promised]
 
 
 def _check_device(rule: Any, where: str) -> None:

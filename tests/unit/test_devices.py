@@ -180,7 +180,6 @@ def test_the_devices_of_the_specification_are_always_there() -> None:
     [
         ({"allow": "yes"}, "allow"),
         ({"type": "c"}, "allow"),
-        ("c 1:3 rwm", "allow"),
         ({"allow": True, "type": "u"}, "type"),
         ({"allow": True, "access": "rx"}, "access"),
         ({"allow": True, "access": 7}, "access"),

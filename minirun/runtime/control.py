@@ -1,0 +1,189 @@
+"""What is done to a container's cgroup while the container lives: freeze, signal, count, change, measure."""
+
+from __future__ import annotations
+
+import os
+
+from minirun.errors import InvalidDocument, MinirunError, Unsupported
+from minirun.linux import cgroup, syscalls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+_SIGKILL = 9
+_PATIENCE = 10.0  # seconds for what the kernel does by itself; it takes milliseconds
+
+
+class Handle:
+    """The cgroup of one container, by its record in state.json.
+
+    ``directories`` are by controller, "" for that of v2. A container without a cgroup has none, and can still be asked
+    everything; only what cannot be done without a cgroup is refused.
+    """
+
+    __slots__ = ("directories", "record", "unified")
+
+    def __init__(self, record: dict[str, Any]) -> None:
+        self.record = record
+        self.directories: dict[str, str] = record.get("directories") or {}
+        self.unified = list(self.directories) == [""]
+
+    @property
+    def freezer(self) -> str:
+        """The file that tells whether the container is frozen, "-" if there is none: it begins with F or with 1."""
+        if self.unified:
+            return f"{self.directories['']}/cgroup.freeze"
+        return f"{self.directories['freezer']}/freezer.state" if "freezer" in self.directories else "-"
+
+    @property
+    def oom_file(self) -> str | None:
+        """The file where the kernel counts the times that memory was not enough."""
+        if self.unified:
+            return f"{self.directories['']}/memory.events"
+        return f"{self.directories['memory']}/memory.oom_control" if "memory" in self.directories else None
+
+    def joins(self, below: str = "") -> tuple[list[str], str | None]:
+        """The files that one more process of the container writes "0" to, and the directory that it is born in.
+
+        ``below`` is a cgroup inside the container's, which must exist. Raises InvalidDocument.
+        """
+        parts = [part for part in below.split("/") if part and part != "."]
+        if ".." in parts:
+            raise InvalidDocument(f"cgroup {below!r:.200}", "must be inside the container's")
+        inner = "".join(f"/{part}" for part in parts)
+        found = {name: f"{path}{inner}" for name, path in self.directories.items()}
+        if inner:
+            found = {name: path for name, path in found.items() if os.path.isdir(path)}
+            if not found:
+                raise InvalidDocument(f"cgroup {below!r:.200}", "does not exist in the container's")
+            found = {**self.directories, **found}
+        born = found.pop("", None)
+        return [f"{path}/tasks" for path in dict.fromkeys(found.values())], born
+
+    def frozen(self) -> bool:
+        """Whether the container is frozen, or about to be."""
+        try:
+            with open(self.freezer) as file:
+                return file.read(1) in ("F", "1")
+        except OSError:
+            return False
+
+    def freeze(self, wanted: bool) -> None:
+        """Stop every process, or let them go on, and wait until the kernel says that it is so."""
+        if self.freezer == "-":
+            raise Unsupported("pause", "the container has no cgroup that can be frozen")
+        if self.unified:
+            cgroup.write(self.freezer, str(int(wanted)))
+            done = _wait_for_event(self.directories[""], f"frozen {int(wanted)}")
+        else:
+            done = _turn(self.freezer, "FROZEN" if wanted else "THAWED")
+        if not done:
+            cgroup.write(self.freezer, "0" if self.unified else "THAWED")
+            raise MinirunError("pause", "some process cannot be stopped: the kernel is at work for it", "try it again")
+
+    def processes(self, recursive: bool = True) -> list[int]:
+        """The pids in the cgroup, and with ``recursive`` in those that the container has made below it."""
+        for name in ("", "pids", *self.directories):
+            if name in self.directories:
+                break
+        else:
+            return []
+        top = self.directories[name]
+        folders = [folder for folder, _, _ in os.walk(top)] if recursive else [top]
+        return [pid for folder in folders for pid in cgroup.processes(folder)]
+
+    def kill(self, signal: int) -> None:
+        """Send a signal to every process. After SIGKILL none is left."""
+        if signal != _SIGKILL:
+            for pid in self.processes():
+                self._signal(pid, signal)
+            return
+        if "" in self.directories:
+            try:
+                cgroup.write(f"{self.directories['']}/cgroup.kill", "1")
+            except OSError:  # older than Linux 5.14
+                pass
+        if not self.unified and self.frozen():
+            self.freeze(False)
+        if not _until(self._kill_once):
+            raise MinirunError("kill", f"processes {self.processes()} do not die")
+
+    def _kill_once(self) -> bool:
+        """Kill whatever is there: a process may have forked since the last look. True if nothing was."""
+        found = [pid for pid in self.processes() if pid != os.getpid()]
+        for pid in found:
+            self._signal(pid, _SIGKILL)
+        return not found
+
+    def _signal(self, pid: int, signal: int) -> None:
+        """By pidfd, after a second look that the number still belongs to the cgroup."""
+        from _signal import pidfd_send_signal
+
+        try:
+            pidfd = syscalls.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        try:
+            if pid in self.processes():
+                pidfd_send_signal(pidfd, signal)
+        except ProcessLookupError:
+            pass
+        finally:
+            os.close(pidfd)
+
+    def update(self, wanted: dict[str, Any]) -> None:
+        """Change the limits to those of a ``linux.resources`` object; what it does not name stays."""
+        from minirun.runtime import update
+
+        update.update(self, wanted)
+
+    def stats(self) -> dict[str, Any]:
+        """What is used, in the shape that ``runc events --stats`` has for "data"."""
+        from minirun.runtime import stats
+
+        return stats.stats(self)
+
+
+def _until(done: Callable[[], bool]) -> bool:
+    """Ask again and again, for what the kernel does later and tells nobody; False if it takes too long."""
+    import select
+    from time import monotonic
+
+    deadline = monotonic() + _PATIENCE
+    while not done():
+        if monotonic() > deadline:
+            return False
+        select.select([], [], [], 0.001)
+    return True
+
+
+def _turn(path: str, wanted: str) -> bool:
+    """Write a state of the v1 freezer until it is reached: a process that is born meanwhile has to be caught too."""
+
+    def done() -> bool:
+        cgroup.write(path, wanted)
+        with open(path) as file:
+            return file.read().strip() == wanted
+
+    return _until(done)
+
+
+def _wait_for_event(directory: str, line: str) -> bool:
+    """Wait until cgroup.events has this line: poll(2) tells of every change of the file."""
+    import select
+    from time import monotonic
+
+    deadline = monotonic() + _PATIENCE
+    with open(f"{directory}/cgroup.events") as file:
+        poll = select.poll()
+        poll.register(file, select.POLLPRI)
+        while True:
+            file.seek(0)
+            if line in file.read().splitlines():
+                return True
+            left = deadline - monotonic()
+            if left <= 0:
+                return False
+            poll.poll(left * 1000)
