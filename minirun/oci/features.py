@@ -1,0 +1,58 @@
+"""What ``features`` tells about us: the features document of the runtime-spec, features.md and features-linux.md.
+
+It says what the program knows, and not what the machine has: engines ask once and keep the answer.
+"""
+
+from __future__ import annotations
+
+from minirun.oci import defaults, linux_spec, process_spec, runtime_spec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# As csrc/ knows them, without those that it hands to the file system.
+_ONCE = """
+    defaults async atime norelatime nostrictatime loud nomand bind rbind
+    ro rw suid nosuid dev nodev exec noexec atime noatime relatime strictatime diratime nodiratime symfollow nosymfollow
+    private slave shared unbindable rprivate rslave rshared runbindable
+"""
+_RECURSIVE = """
+    rro rrw rsuid rnosuid rdev rnodev rexec rnoexec rnoatime rrelatime rstrictatime rdiratime rnodiratime rsymfollow
+    rnosymfollow
+"""
+MOUNT_OPTIONS = frozenset([*_ONCE.split(), *_RECURSIVE.split()])
+
+
+def document() -> dict[str, Any]:
+    """The features document."""
+    return {
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": defaults.VERSION,
+        "hooks": list(runtime_spec.HOOKS),
+        "mountOptions": sorted(MOUNT_OPTIONS),
+        "linux": {
+            "namespaces": sorted(linux_spec.NAMESPACES),
+            "capabilities": sorted(process_spec.CAPABILITIES),
+            "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": True, "rdma": True},
+            "seccomp": _seccomp(),
+            "apparmor": {"enabled": True},
+            "selinux": {"enabled": True},
+            "intelRdt": {"enabled": False},
+            "mountExtensions": {"idmap": {"enabled": True}},
+            **({"netDevices": {"enabled": True}} if defaults.VERSION >= "1.3" else {}),
+        },
+        "annotations": {},
+        "potentiallyUnsafeConfigAnnotations": [],
+    }
+
+
+def _seccomp() -> dict[str, Any]:
+    return {
+        "enabled": True,
+        "actions": sorted(linux_spec.ACTIONS),
+        "operators": sorted(linux_spec.OPERATORS),
+        "archs": sorted(linux_spec.ARCHITECTURES),
+        "knownFlags": sorted(linux_spec.FILTER_FLAGS),
+        "supportedFlags": sorted(linux_spec.FILTER_FLAGS),
+    }
