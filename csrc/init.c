@@ -29,8 +29,8 @@
 
 static const struct op *find_op(const char *name)
 {
-	const struct op *tables[] = {mount_ops, process_ops};
-	for (size_t t = 0; t < 2; t++)
+	const struct op *tables[] = {mount_ops, namespace_ops, process_ops, hook_ops};
+	for (size_t t = 0; t < sizeof tables / sizeof *tables; t++)
 		for (const struct op *op = tables[t]; op->name; op++)
 			if (!strcmp(op->name, name))
 				return op;
@@ -45,6 +45,34 @@ _Noreturn static void fail(struct container *c, int number, const char *name, in
 	else
 		fprintf(stderr, "minirun-init: op %d (%s): %s\n", number, name, strerror(error));
 	_exit(error == ENOENT && !strcmp(name, "exec") ? 127 : !strcmp(name, "exec") ? 126 : 125);
+}
+
+/* By openat, since musl's open(3) sets O_CLOEXEC with a second call. */
+int open_host(const char *path, int flags)
+{
+	return openat(AT_FDCWD, path, flags | O_CLOEXEC);
+}
+
+int write_text(int fd, const char *text)
+{
+	ssize_t n = fd < 0 ? -1 : write(fd, text, strlen(text));
+	int error = errno;
+	if (fd >= 0)
+		close(fd);
+	errno = error;
+	return n < 0 ? -1 : 0;
+}
+
+int wait_for_spawner(struct container *c, int type, int point)
+{
+	struct mr_message message;
+	if (c->control < 0)
+		return 0; /* by hand there is nobody to wait for */
+	if (mr_send(c->control, type, point, 0, NULL, 0) < 0)
+		return -1;
+	if (mr_receive(c->control, &message, NULL, NULL) == 1 && message.type == MR_START)
+		return 0;
+	_exit(125); /* the spawner is gone */
 }
 
 static bool executable(const char *path)

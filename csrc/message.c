@@ -3,6 +3,7 @@
 #include "minirun.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -35,8 +36,9 @@ int mr_receive(int sock, struct mr_message *message, int *fds, int *fd_count)
 {
 	union {
 		struct cmsghdr align;
-		char bytes[CMSG_SPACE(MAX_FDS * sizeof(int))];
+		char bytes[CMSG_SPACE(MAX_FDS * sizeof(int)) + CMSG_SPACE(sizeof(struct ucred))];
 	} ancillary;
+	int sender = 0;
 	struct iovec iov = {message, sizeof *message};
 	struct msghdr header = {
 	    .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &ancillary, .msg_controllen = sizeof ancillary};
@@ -51,6 +53,8 @@ int mr_receive(int sock, struct mr_message *message, int *fds, int *fd_count)
 	if (length < 0)
 		return -1;
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(&header); c; c = CMSG_NXTHDR(&header, c)) {
+		if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_CREDENTIALS)
+			memcpy(&sender, CMSG_DATA(c) + offsetof(struct ucred, pid), sizeof sender);
 		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
 			continue;
 		int count = (int)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
@@ -69,5 +73,6 @@ int mr_receive(int sock, struct mr_message *message, int *fds, int *fd_count)
 		errno = EPROTO;
 		return -1;
 	}
+	message->c = sender;
 	return 1;
 }

@@ -4,7 +4,7 @@
  *   message.c  in all: the datagrams
  *   spawn.c    in both outer parts: clone3 into namespaces, then exec minirun-init from a sealed memfd
  *   monitor.c  minirun-monitor, outside: holds stdio or the pty, writes the log, notes the exit
- *   init.c ops.c security.c    minirun-init, inside: performs a list of ops, then becomes the program
+ *   init.c ops.c namespaces.c security.c hooks.c    minirun-init, inside: performs a list of ops, then becomes the program
  */
 #ifndef MINIRUN_H
 #define MINIRUN_H
@@ -26,8 +26,12 @@ enum mr_type {
 	MR_WINSIZE,   /* client -> monitor: the terminal has now `a` rows and `b` columns               */
 	MR_ATTACH,    /* client -> monitor: stdin (if `a` is 1), stdout and stderr come with this        */
 	MR_SYNC,      /* init -> spawner: at sync point `a`; waits for MR_START                          */
+	MR_BORN,      /* init -> spawner: "fork" made me, I go on; waits for MR_START                    */
+	MR_LISTENER,  /* init -> spawner: the seccomp listener comes with this datagram                 */
 };
 
+/* `c`, on receipt, is the sender's pid as the kernel knows it (SCM_CREDENTIALS), in the receiver's PID namespace; 0 on a
+ * socket that does not ask for it. A process inside that forges a message cannot make it that of another. */
 struct mr_message {
 	int32_t type, a, b, c;
 };
@@ -39,7 +43,7 @@ int mr_receive(int sock, struct mr_message *message, int *fds, int *fd_count);
 struct mr_spawn {
 	uint64_t namespaces; /* CLONE_NEW* flags of namespaces that are made new                     */
 	int cgroup;          /* cgroup v2 directory to be born in (CLONE_INTO_CGROUP), or -1         */
-	int pidns;           /* a pidfd whose PID namespace the new process is born in, or -1          */
+	int target;          /* a pidfd of the process whose namespaces "enter" enters, or -1            */
 	int init;            /* minirun-init, a sealed memfd                                         */
 	int ops;             /* the op list: NUL-terminated words                                    */
 	int stdio[3];        /* what becomes 0, 1 and 2                                              */
@@ -49,7 +53,8 @@ struct mr_spawn {
 	int control; /* our end of the socket to init                                                 */
 };
 
-/* Returns the host pid of init, or -1 with errno. */
+/* Returns the host pid of init, or -1 with errno. With "fork" among its ops another process, our child too, goes on:
+ * MR_BORN tells. */
 int mr_spawn(struct mr_spawn *spawn);
 
 /* A pidfd of the process "PID:START", START as in field 22 of proc_pid_stat(5). The pidfd is taken before START is

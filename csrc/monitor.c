@@ -39,7 +39,7 @@
 #define LOG_LIMIT (32L << 20) /* bytes; then the log becomes log.1, so that no container fills the disk */
 
 static struct {
-	const char *log, *exit, *socket, *oom, *needed, *cgroup, *pidns;
+	const char *log, *exit, *socket, *oom, *needed, *cgroup, *target;
 	int ops, init, owner, keep;
 	bool tty, stdin_open, attached;
 	uint64_t namespaces;
@@ -354,6 +354,19 @@ static void send_input(void)
 
 /* --- the program --- */
 
+/* Another process, `pid`, goes on as the program: a child of ours too. The first one ends when it has let it go on. */
+static void born(pid_t pid)
+{
+	int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (pidfd < 0)
+		return; /* it is dead already: the end of the first one tells */
+	close(child.pidfd);
+	child.pidfd = pidfd;
+	mr_send(child.control, MR_START, 0, 0, NULL, 0);
+	waitpid(child_pid, NULL, __WALL);
+	child_pid = pid;
+}
+
 static void from_init(void)
 {
 	struct mr_message message;
@@ -376,7 +389,9 @@ static void from_init(void)
 	} else if (count == 1) {
 		close(fd);
 	}
-	if (message.type == MR_READY) {
+	if (message.type == MR_BORN) {
+		born(message.c);
+	} else if (message.type == MR_READY) {
 		ready = true;
 		broadcast(MR_CREATED, child_pid, 0);
 		start_if_ready();
@@ -451,8 +466,8 @@ static int spawn(void)
 	child.cgroup = -1;
 	if (option.cgroup && (child.cgroup = open_file(option.cgroup, O_RDONLY | O_DIRECTORY)) < 0)
 		return -1;
-	child.pidns = -1;
-	if (option.pidns && (child.pidns = mr_open_process(option.pidns)) < 0)
+	child.target = -1;
+	if (option.target && (child.target = mr_open_process(option.target)) < 0)
 		return -1;
 	child.namespaces = option.namespaces;
 	child.init = option.init;
@@ -471,8 +486,8 @@ static int spawn(void)
 	close(option.ops);
 	if (child.cgroup >= 0)
 		close(child.cgroup);
-	if (child.pidns >= 0)
-		close(child.pidns);
+	if (child.target >= 0)
+		close(child.target);
 	input.fd = ours[0];
 	stream[OUT].fd = ours[1];
 	stream[ERR].fd = ours[2];
@@ -676,7 +691,7 @@ static bool parse(int argc, char **argv)
 			} known[] = {{"--log", &option.log, NULL},       {"--exit", &option.exit, NULL},
 				     {"--socket", &option.socket, NULL}, {"--oom", &option.oom, NULL},
 				     {"--needed", &option.needed, NULL}, {"--cgroup", &option.cgroup, NULL},
-				     {"--pidns", &option.pidns, NULL},   {"--ops", NULL, &option.ops},
+				     {"--target", &option.target, NULL}, {"--ops", NULL, &option.ops},
 				     {"--init", NULL, &option.init},     {"--owner", NULL, &option.owner},
 				     {"--keep", NULL, &option.keep}};
 			size_t k = 0, count = sizeof known / sizeof *known;
@@ -701,7 +716,7 @@ int main(int argc, char **argv)
 		static const char usage[] =
 		    "usage: minirun-monitor --owner FD --init FD --ops FD [--namespaces FLAGS] [--cgroup DIR]\n"
 		    "  [--tty] [--stdin] [--attached] [--log FILE] [--exit FILE] [--socket PATH]\n"
-		    "  [--oom FILE] [--needed PATH] [--id ID] [--keep N] [--pidns PID:START] [--cleanup PROGRAM "
+		    "  [--oom FILE] [--needed PATH] [--id ID] [--keep N] [--target PID:START] [--cleanup PROGRAM "
 		    "ARG...]\n";
 		return write(2, usage, sizeof usage - 1) < 0 ? 125 : 125;
 	}

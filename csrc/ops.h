@@ -24,10 +24,16 @@ struct op {
 	int (*run)(struct container *c, char **word);
 };
 
-extern const struct op mount_ops[], process_ops[]; /* each ends with a NULL name */
+extern const struct op mount_ops[], namespace_ops[], process_ops[], hook_ops[]; /* each ends with a NULL name */
 
 /* Opens `path` inside the root as O_PATH, never leaving it: symbolic links resolve within (RESOLVE_IN_ROOT). */
 int open_inside(struct container *c, const char *path, int flags, unsigned long long resolve);
+/* A file of the host, before the root has changed. */
+int open_host(const char *path, int flags);
+/* Writes `text` with one write(2), and closes; a negative `fd` is the error of its open. */
+int write_text(int fd, const char *text);
+/* Sends a message (enum mr_type) with the number `point`, and waits until the spawner says MR_START. */
+int wait_for_spawner(struct container *c, int type, int point);
 /* Finds the program; -1 with ENOENT or EACCES. */
 int resolve_program(struct container *c);
 

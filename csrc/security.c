@@ -1,4 +1,4 @@
-/* The ops that make the process: its namespaces, cgroup, terminal, limits, identity, and what it may never do again. */
+/* The ops that make the process: its terminal, limits, identity, and what it may never do again. */
 #define _GNU_SOURCE
 #include "ops.h"
 #include "minirun.h"
@@ -32,72 +32,6 @@
 #ifndef TIOCGPTPEER
 #define TIOCGPTPEER _IO('T', 0x41)
 #endif
-
-/* A file of the host. By openat, since musl's open(3) sets O_CLOEXEC with a second call. */
-static int open_host(const char *path, int flags)
-{
-	return openat(AT_FDCWD, path, flags | O_CLOEXEC);
-}
-
-static int write_text(int fd, const char *text)
-{
-	ssize_t n = fd < 0 ? -1 : write(fd, text, strlen(text));
-	int error = errno;
-	if (fd >= 0)
-		close(fd);
-	errno = error;
-	return n < 0 ? -1 : 0;
-}
-
-/* --- namespaces and cgroup --- */
-
-/* join PATH: enters the namespace that the file stands for (/proc/PID/ns/net, /run/netns/NAME) */
-static int op_join(struct container *c, char **word)
-{
-	(void)c;
-	int fd = open_host(word[0], O_RDONLY | O_CLOEXEC);
-	int result = fd < 0 ? -1 : setns(fd, 0);
-	if (fd >= 0)
-		close(fd);
-	return result;
-}
-
-/* unshare FLAGS: hexadecimal CLONE_NEW*; the cgroup namespace is made here, after "cgroup", so that its root is there */
-static int op_unshare(struct container *c, char **word)
-{
-	(void)c;
-	return unshare((int)strtoul(word[0], NULL, 16));
-}
-
-/* enter FLAGS: namespaces of the process whose pidfd the spawner left beside the op list, all at once. By number it
- * could not be named here: we are born in its PID namespace, where the host's numbers mean nothing. */
-static int op_enter(struct container *c, char **word)
-{
-	if (c->control < 0 || setns(c->control + 2, (int)strtoul(word[0], NULL, 16)) < 0)
-		return -1;
-	c->root = open_host("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	return c->root < 0 ? -1 : 0;
-}
-
-/* cgroup FILE: this process moves itself. In v1 a thread that writes "0" into `tasks` takes 0.04 ms, where moving
- * another by `cgroup.procs` waits 10 ms for an RCU grace period. */
-static int op_cgroup(struct container *c, char **word)
-{
-	(void)c;
-	return write_text(open_host(word[0], O_WRONLY | O_CLOEXEC), "0");
-}
-
-static int op_hostname(struct container *c, char **word)
-{
-	(void)c;
-	return sethostname(word[0], strlen(word[0]));
-}
-
-static int op_domainname(struct container *c, char **word)
-{
-	(void)c;
-	return setdomainname(word[0], strlen(word[0]));
-}
 
 /* sysctl FILE VALUE: FILE below /proc/sys as the container sees it; on procfs and nowhere else */
 static int op_sysctl(struct container *c, char **word)
@@ -175,14 +109,23 @@ static int op_console_device(struct container *c, char **word)
 	return result;
 }
 
-/* own-stdio UID: pipes made for the program belong to its user, so that it can open /dev/stdout again */
+/* window ROWS COLUMNS: the size of the terminal that is there now */
+static int op_window(struct container *c, char **word)
+{
+	(void)c;
+	struct winsize size = {.ws_row = (unsigned short)atoi(word[0]), .ws_col = (unsigned short)atoi(word[1])};
+	return ioctl(0, TIOCSWINSZ, &size);
+}
+
+/* own-stdio UID: pipes made for the program belong to its user, so that it can open /dev/stdout again. In a user
+ * namespace they may belong to somebody who has no name there: then they stay as they are. */
 static int op_own_stdio(struct container *c, char **word)
 {
 	(void)c;
 	struct stat st;
 	for (int fd = 0; fd < 3; fd++)
 		if (fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode) &&
-		    fchown(fd, (uid_t)strtoul(word[0], NULL, 10), (gid_t)-1) < 0)
+		    fchown(fd, (uid_t)strtoul(word[0], NULL, 10), (gid_t)-1) < 0 && errno != EPERM && errno != EINVAL)
 			return -1;
 	return 0;
 }
@@ -205,10 +148,49 @@ static int op_rlimit(struct container *c, char **word)
 	return setrlimit(number, &limit);
 }
 
-static int op_oom_score(struct container *c, char **word)
+/* scheduler POLICY NICE PRIORITY FLAGS RUNTIME DEADLINE PERIOD: sched_setattr(2), times in nanoseconds */
+static int op_scheduler(struct container *c, char **word)
 {
 	(void)c;
-	return write_text(open_host("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC), word[0]);
+	struct {
+		uint32_t size, policy;
+		uint64_t flags;
+		int32_t nice;
+		uint32_t priority;
+		uint64_t runtime, deadline, period;
+	} attr = {.size = sizeof attr,
+		  .policy = (uint32_t)strtoul(word[0], NULL, 10),
+		  .nice = atoi(word[1]),
+		  .priority = (uint32_t)strtoul(word[2], NULL, 10),
+		  .flags = strtoull(word[3], NULL, 16),
+		  .runtime = strtoull(word[4], NULL, 10),
+		  .deadline = strtoull(word[5], NULL, 10),
+		  .period = strtoull(word[6], NULL, 10)};
+	return (int)syscall(SYS_sched_setattr, 0, &attr, 0);
+}
+
+/* io-priority CLASS PRIORITY: ioprio_set(2) */
+static int op_io_priority(struct container *c, char **word)
+{
+	(void)c;
+	return (int)syscall(SYS_ioprio_set, 1 /* IOPRIO_WHO_PROCESS */, 0, atoi(word[0]) << 13 | atoi(word[1]));
+}
+
+/* affinity CPUS: numbers with commas between them */
+static int op_affinity(struct container *c, char **word)
+{
+	(void)c;
+	cpu_set_t set;
+	CPU_ZERO(&set);
+	for (char *at = word[0]; *at; at += *at == ',') {
+		unsigned long cpu = strtoul(at, &at, 10);
+		if (cpu >= CPU_SETSIZE || (*at && *at != ',')) {
+			errno = EINVAL;
+			return -1;
+		}
+		CPU_SET(cpu, &set);
+	}
+	return sched_setaffinity(0, sizeof set, &set);
 }
 
 static int op_personality(struct container *c, char **word)
@@ -224,6 +206,13 @@ static int op_undumpable(struct container *c, char **word)
 {
 	(void)c, (void)word;
 	return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
+
+/* dumpable: the opposite, for one that is alone in a new user namespace and must write files of its own in procfs */
+static int op_dumpable(struct container *c, char **word)
+{
+	(void)c, (void)word;
+	return prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
 }
 
 /* die-with-parent: after "user" and "caps", since a change of credentials clears it */
@@ -252,13 +241,15 @@ static int op_bound(struct container *c, char **word)
 	return 0;
 }
 
-/* user UID GID GROUPS: GROUPS is "-" or "10,20"; exactly these, none of ours (CVE-2022-36109) */
+/* user UID GID GROUPS: GROUPS is "-" or "10,20"; exactly these, none of ours (CVE-2022-36109). "keep" is for a user
+ * namespace in which nobody may change them (user_namespaces(7), /proc/PID/setgroups). */
 static int op_user(struct container *c, char **word)
 {
 	(void)c;
 	gid_t groups[1024];
 	size_t count = 0;
-	for (char *at = word[2]; *at && *at != '-'; at += *at == ',') {
+	bool keep = !strcmp(word[2], "keep");
+	for (char *at = word[2]; !keep && *at && *at != '-'; at += *at == ',') {
 		if (count == sizeof groups / sizeof *groups) {
 			errno = E2BIG;
 			return -1;
@@ -268,7 +259,7 @@ static int op_user(struct container *c, char **word)
 	uid_t uid = (uid_t)strtoul(word[0], NULL, 10);
 	gid_t gid = (gid_t)strtoul(word[1], NULL, 10);
 	/* The permitted set survives the change of user; "caps" then cuts it to what is meant. */
-	if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0 || syscall(SYS_setgroups, count, groups) < 0)
+	if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0 || (!keep && syscall(SYS_setgroups, count, groups) < 0))
 		return -1;
 	return syscall(SYS_setresgid, gid, gid, gid) < 0 ? -1 : (int)syscall(SYS_setresuid, uid, uid, uid);
 }
@@ -324,11 +315,14 @@ static int op_filter(struct container *c, char **word)
 	return n == st.st_size ? 0 : -1;
 }
 
-/* seccomp FLAGS: hexadecimal SECCOMP_FILTER_FLAG_*; the last op but those that the filter would forbid */
+/* seccomp FLAGS: hexadecimal SECCOMP_FILTER_FLAG_*; the last op but those that the filter would forbid. A listener
+ * (SECCOMP_FILTER_FLAG_NEW_LISTENER) goes to the spawner, which hands it on to whoever answers the notifications. */
 static int op_seccomp(struct container *c, char **word)
 {
-	(void)c;
-	return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, strtoul(word[0], NULL, 16), &filter);
+	int fd = (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, strtoul(word[0], NULL, 16), &filter);
+	if (fd <= 0)
+		return fd;
+	return mr_send(c->control, MR_LISTENER, 0, 0, &fd, 1) < 0 ? -1 : close(fd);
 }
 
 /* --- the program --- */
@@ -371,29 +365,17 @@ static int op_lookup(struct container *c, char **word)
 	return c->program ? resolve_program(c) : 0;
 }
 
-static int wait_for_start(struct container *c, int type, int point)
-{
-	struct mr_message message;
-	if (c->control < 0)
-		return 0; /* by hand there is nobody to wait for */
-	if (mr_send(c->control, type, point, 0, NULL, 0) < 0)
-		return -1;
-	if (mr_receive(c->control, &message, NULL, NULL) == 1 && message.type == MR_START)
-		return 0;
-	_exit(125); /* the spawner is gone */
-}
-
 /* ready: everything before it is done; the spawner says when to go on */
 static int op_ready(struct container *c, char **word)
 {
 	(void)word;
-	return wait_for_start(c, MR_READY, 0);
+	return wait_for_spawner(c, MR_READY, 0);
 }
 
 /* sync POINT: the spawner does its part (id maps, hooks) now */
 static int op_sync(struct container *c, char **word)
 {
-	return wait_for_start(c, MR_SYNC, atoi(word[0]));
+	return wait_for_spawner(c, MR_SYNC, atoi(word[0]));
 }
 
 /* fifo FILE: opens what "wait" waits on, while the host's files are still there. Reading does not block the open, and
@@ -419,21 +401,19 @@ static int op_wait(struct container *c, char **word)
 }
 
 const struct op process_ops[] = {
-    {"join", 1, op_join},
-    {"unshare", 1, op_unshare},
-    {"enter", 1, op_enter},
-    {"cgroup", 1, op_cgroup},
-    {"hostname", 1, op_hostname},
-    {"domainname", 1, op_domainname},
     {"sysctl", 2, op_sysctl},
     {"session", 0, op_session},
     {"console", 1, op_console},
     {"console-device", 0, op_console_device},
+    {"window", 2, op_window},
     {"own-stdio", 1, op_own_stdio},
     {"rlimit", 3, op_rlimit},
-    {"oom-score", 1, op_oom_score},
+    {"scheduler", 7, op_scheduler},
+    {"io-priority", 2, op_io_priority},
+    {"affinity", 1, op_affinity},
     {"personality", 1, op_personality},
     {"undumpable", 0, op_undumpable},
+    {"dumpable", 0, op_dumpable},
     {"die-with-parent", 0, op_die_with_parent},
     {"keyring", 1, op_keyring},
     {"bound", 1, op_bound},

@@ -112,7 +112,7 @@ static void enter(struct mr_spawn *s, int control, unsigned long long ignored)
 	/* Descriptors that stand where others must go are first moved out of the way. */
 	int high = 3 + s->keep + 4;
 	int ops = move_up(s->ops, high), init = move_up(s->init, high), wire = move_up(control, high);
-	int pidns = s->pidns < 0 ? -1 : move_up(s->pidns, high);
+	int target = s->target < 0 ? -1 : move_up(s->target, high);
 	int stdio[3];
 	for (int i = 0; i < 3; i++)
 		stdio[i] = move_up(s->stdio[i], high);
@@ -125,7 +125,7 @@ static void enter(struct mr_spawn *s, int control, unsigned long long ignored)
 			return;
 	if (wire < 0 || ops < 0 || init < 0 || place(wire, control_at) < 0 || place(ops, ops_at) < 0)
 		return;
-	if (pidns >= 0 && place(pidns, ops_at + 1) < 0)
+	if (target >= 0 && place(target, ops_at + 1) < 0)
 		return;
 	sigset_t none;
 	sigemptyset(&none);
@@ -146,26 +146,6 @@ static void enter(struct mr_spawn *s, int control, unsigned long long ignored)
 	syscall(SYS_execveat, init, "", argv, envp, AT_EMPTY_PATH);
 }
 
-/* clone3, with the PID namespace of our children switched for this one call: a process cannot move into another PID
- * namespace, only be born there, and this way it is our own child, not our grandchild (setns(2), pid_namespaces(7)). */
-static pid_t clone_into(int pidns, struct clone_args *args)
-{
-	if (pidns < 0)
-		return (pid_t)syscall(SYS_clone3, args, sizeof *args);
-	int home = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
-	if (home < 0)
-		return -1;
-	pid_t pid = setns(pidns, CLONE_NEWPID) < 0 ? -1 : (pid_t)syscall(SYS_clone3, args, sizeof *args);
-	if (pid == 0)
-		return 0;
-	int error = errno;
-	if (setns(home, CLONE_NEWPID) < 0)
-		_exit(125);
-	close(home);
-	errno = error;
-	return pid;
-}
-
 /* The signals that this process ignores, as a mask. They would stay ignored across exec: Python ignores SIGPIPE and
  * SIGXFSZ, a shell SIGINT and SIGQUIT for what runs in its background, nohup(1) SIGHUP. One file instead of 64 calls. */
 static unsigned long long ignored_signals(void)
@@ -182,10 +162,11 @@ static unsigned long long ignored_signals(void)
 
 int mr_spawn(struct mr_spawn *s)
 {
-	int pair[2];
+	int pair[2], one = 1;
 	unsigned long long ignored = ignored_signals();
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return -1;
+	setsockopt(pair[0], SOL_SOCKET, SO_PASSCRED, &one, sizeof one);
 	s->pidfd = -1;
 	struct clone_args args = {
 	    .flags = s->namespaces | CLONE_PIDFD,
@@ -196,7 +177,7 @@ int mr_spawn(struct mr_spawn *s)
 		args.flags |= CLONE_INTO_CGROUP;
 		args.cgroup = (uint64_t)s->cgroup;
 	}
-	pid_t pid = clone_into(s->pidns, &args);
+	pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof args);
 	if (pid == 0) {
 		enter(s, pair[1], ignored);
 		mr_send(pair[1], MR_FAILED, -1, errno, NULL, 0);

@@ -7,6 +7,7 @@
     ├── Conflict                    125   a name, an address, a port or a bridge is taken
     ├── Unsupported                 125   this kernel or machine lacks something
     ├── StepFailed                  125   a step of a plan could not be done; cites its number
+    │   └── HookFailed              125   a hook of the document failed
     ├── CommandNotExecutable        126   the program exists and cannot be executed
     └── CommandNotFound             127   the program does not exist in the container
 
@@ -49,6 +50,10 @@ class Unsupported(MinirunError):
 
 class StepFailed(MinirunError):
     """A step of a plan failed; those before it were undone."""
+
+
+class HookFailed(StepFailed):
+    """A hook ended with another exit code than 0, or not in time."""
 
 
 class CommandNotExecutable(MinirunError):

@@ -12,7 +12,7 @@ from minirun.cli.arguments import store as put
 from minirun.engine.record import check_name
 from minirun.errors import UsageError
 from minirun.runtime import container as runtime
-from minirun.runtime import process
+from minirun.runtime import create, process
 from minirun.runtime.container import Bundled
 
 TYPE_CHECKING = False
@@ -23,6 +23,7 @@ USAGE = "oci [--root DIR] create|run|start|state|kill|delete|list ... ID"
 GLOBAL = [Option("--root", "DIR", put("root"), "where the state is (default: <state>/oci)")]
 CREATE = [
     Option("-b --bundle", "DIR", put("bundle"), "the bundle's directory (default: the current one)"),
+    Option("--console-socket", "SOCKET", put("console_socket"), "where to send the terminal's other end"),
     Option("--pid-file", "FILE", put("pid_file"), "write the pid of the container's process there"),
 ]
 DELETE = [Option("-f --force", "", put("force"), "kill it if it runs; no error if it does not exist")]
@@ -40,9 +41,12 @@ def _create(argv: Sequence[str], root: str) -> int:
 
 
 def _created(argv: Sequence[str], root: str, verb: str) -> tuple[Bundled, int]:
-    target = Values(bundle=".", pid_file=None)
+    target = Values(bundle=".", pid_file=None, console_socket=None)
     identity = _one(parse(argv, CREATE, target), verb)
-    return runtime.create(identity, os.path.abspath(target.bundle), root, target.pid_file)
+    options = create.CreateOptions()
+    options.pid_file, options.console_socket = target.pid_file, target.console_socket
+    options.rootless = os.geteuid() != 0
+    return create.create(identity, os.path.abspath(target.bundle), root, options)
 
 
 def _run(argv: Sequence[str], root: str) -> int:
@@ -86,7 +90,20 @@ def _list(argv: Sequence[str], root: str) -> int:
     return 0
 
 
+def _exec(argv: Sequence[str], root: str) -> int:
+    from minirun.runtime import execute
+
+    target = Values(process=None)
+    operands = parse(argv, [Option("-p --process", "FILE", put("process"), "")], target, operands_first=False)
+    container = Bundled(operands[0], root)
+    document = (
+        store.read_json(target.process) if target.process else {**container.config()["process"], "args": operands[1:]}
+    )
+    return process.exit_code(runtime.wait(execute.execute(container, document, execute.ExecOptions())))
+
+
 VERBS = {
+    "exec": _exec,
     "create": _create,
     "run": _run,
     "start": _start,

@@ -15,7 +15,7 @@ from minirun.engine.record import Container
 from minirun.errors import NotFound
 from minirun.linux import cgroup, seccomp
 from minirun.network import attach, names
-from minirun.runtime import init_ops, resources
+from minirun.runtime import init_ops, namespaces, resources
 from minirun.runtime.process import Spawn
 
 TYPE_CHECKING = False
@@ -96,17 +96,17 @@ def _spawn(
     container: Container, config: dict[str, Any], options: RunOptions, image: Image, limits: resources.Cgroup
 ) -> Spawn:
     layout = cgroup.layout()
-    flags, _ = init_ops.namespaces(config)
+    flags = namespaces.spawn_flags(namespaces.kinds(config))
     profile = config["linux"].get("seccomp")
     # A thread of v1 moves itself by `tasks`; in v2 it is born in its cgroup (CLONE_INTO_CGROUP).
     joined = [] if layout.unified else [f"{directory}/tasks" for directory in limits.directories]
-    ops = init_ops.create_ops(
-        config,
+    setting = init_ops.Setting(
         _overlay(container, image, options),
         joined,
         seccomp.filter_path(profile) if profile else None,
         [["ready"], ["die-with-parent"]],
     )
+    ops = init_ops.create_ops(config, setting)
     words = ["--id", container.id[:12], "--namespaces", hex(flags), "--log", f"{container.home}/log"]
     words += ["--exit", f"{container.home}/exit", "--socket", f"{container.live}/monitor.sock"]
     words += ["--needed", container.live, "--oom", _oom_file(layout, limits)]

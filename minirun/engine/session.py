@@ -34,8 +34,7 @@ class ExecOptions:
         self.workdir: str | None = None
 
 
-# The PID namespace is not among them: a process is born into one. The monitor arranges that (--pidns).
-_ENTERED = ("mount", "uts", "ipc", "cgroup", "network")
+_ENTERED = ("mount", "uts", "ipc", "cgroup", "network", "pid")
 
 
 def run(container: Container, options: ExecOptions) -> int:
@@ -90,7 +89,7 @@ def _process(
 
 
 def _monitor_words(container: Container, state: dict[str, Any], options: ExecOptions) -> list[str]:
-    words = ["--id", f"{container.id[:12]}-exec", "--pidns", f"{state['pid']}:{state['start']}"]
+    words = ["--id", f"{container.id[:12]}-exec", "--target", f"{state['pid']}:{state['start']}"]
     layout = cgroup.layout()
     if layout.unified:
         words += ["--cgroup", layout.directory(f"{cgroup.parent}/{container.id}")]
@@ -103,17 +102,21 @@ def _ops(container: Container, config: dict[str, Any], process: dict[str, Any]) 
     for kind in _ENTERED:
         flags |= security.NAMESPACES[kind]
     layout = cgroup.layout()
-    joined = [] if layout.unified else layout.directories(f"{cgroup.parent}/{container.id}")
+    joined = [] if layout.unified else [f"{d}/tasks" for d in layout.directories(f"{cgroup.parent}/{container.id}")]
     profile = config["linux"].get("seccomp")
     uid = str(process["user"]["uid"])
+    filter_path = seccomp.filter_path(profile) if profile else None
+    setting = init_ops.Setting([], joined, filter_path, [["ready"], ["die-with-parent"]])
     return [
         ["undumpable"],
-        *([["cgroup", f"{directory}/tasks"] for directory in joined]),
-        *([["filter", seccomp.filter_path(profile)]] if profile else []),
-        # From here on the container's processes could see us, were we not undumpable.
+        *([["cgroup", path] for path in joined]),
+        *([["filter", filter_path]] if filter_path else []),
         ["enter", f"{flags:x}"],
+        # The PID namespace last: only now could the container's processes see us, were we not undumpable.
+        ["fork", "0"],
+        ["inside"],
         ["session"],
         ["keyring", "minirun"],
         *([["console", uid]] if process["terminal"] else [["own-stdio", uid]]),
-        *init_ops.identity_ops(process, bool(profile), [["ready"], ["die-with-parent"]]),
+        *init_ops.identity_ops(config, process, setting),
     ]

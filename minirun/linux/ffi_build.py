@@ -16,10 +16,11 @@ DECLARATIONS = """
     struct mr_message { int32_t type, a, b, c; };
     struct mr_spawn {
         uint64_t namespaces;
-        int cgroup, pidns, init, ops, stdio[3], keep;
+        int cgroup, target, init, ops, stdio[3], keep;
         int pidfd, control;
     };
     int mr_spawn(struct mr_spawn *spawn);
+    int mr_open_process(const char *name);
     int mr_sealed_copy(const char *path);
     int mr_send(int sock, int type, int a, int b, const int *fds, int fd_count);
     int mr_receive(int sock, struct mr_message *message, int *fds, int *fd_count);

@@ -17,3 +17,18 @@ def mountinfo(fresh: bool = False) -> list[str]:
 def is_mount_point(path: str, fresh: bool = False) -> bool:
     """Whether something is mounted at exactly this path (without blanks, which the kernel writes as octal)."""
     return any(line.split(" ", 5)[4] == path for line in mountinfo(fresh))
+
+
+def points() -> list[tuple[int, str]]:
+    """The id and the mount point of each mount, as they are now, in the order in which they were made.
+
+    The kernel writes four characters of a path as octal numbers (proc_pid_mountinfo(5)); here they are themselves.
+    """
+    found = []
+    for line in mountinfo(fresh=True):
+        words = line.split(" ", 5)
+        path = words[4]
+        for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+            path = path.replace(code, character)
+        found.append((int(words[0]), path))
+    return found

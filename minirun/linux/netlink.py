@@ -40,8 +40,8 @@ IFF_UP = 1
 _BUFFER = 32768  # the kernel never fills a larger one when it dumps (netlink_dump, af_netlink.c)
 _header = Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _attribute = Struct("=HH")  # nlattr: length, type
-_link = Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
-_address = Struct("=BBBBi")  # ifaddrmsg: family, prefix length, flags, scope, index
+link_header = Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
+address_header = Struct("=BBBBi")  # ifaddrmsg: family, prefix length, flags, scope, index
 _route = Struct("=BBBBBBBBI")  # rtmsg: family, dst, src, tos, table, protocol, scope, type, flags
 _number = Struct("=I")
 _integer = Struct("=i")
@@ -186,7 +186,7 @@ def packed_mac(text: str) -> bytes:
 
 
 def _link_message(kind: int, flags: int, name: str, *inner: bytes, set_flags: int = 0, change: int = 0) -> Message:
-    body = _link.pack(AF_UNSPEC, 0, 0, set_flags, change) + attribute(IFLA_IFNAME, name) + b"".join(inner)
+    body = link_header.pack(AF_UNSPEC, 0, 0, set_flags, change) + attribute(IFLA_IFNAME, name) + b"".join(inner)
     return Message(kind, flags, body, name)
 
 
@@ -204,7 +204,7 @@ def new_veth(name: str, master: int, mtu: int, peer: str, netns: int, peer_mac: 
     the kernel refuses that with ENOTCONN.
     """
     inside = (
-        _link.pack(AF_UNSPEC, 0, 0, 0, 0),
+        link_header.pack(AF_UNSPEC, 0, 0, 0, 0),
         attribute(IFLA_IFNAME, peer),
         attribute(IFLA_ADDRESS, packed_mac(peer_mac)),
         attribute(IFLA_MTU, mtu),
@@ -248,13 +248,13 @@ def get_link(name: str) -> Message:
 
 def get_links() -> Message:
     """Ask for every link."""
-    return Message(RTM_GETLINK, NLM_F_DUMP, _link.pack(AF_UNSPEC, 0, 0, 0, 0), "links")
+    return Message(RTM_GETLINK, NLM_F_DUMP, link_header.pack(AF_UNSPEC, 0, 0, 0, 0), "links")
 
 
 def _address_message(kind: int, flags: int, index: int, address: str, prefix: int) -> Message:
     packed = packed_address(address)
     family = AF_INET if len(packed) == 4 else AF_INET6
-    body = _address.pack(family, prefix, 0, RT_SCOPE_UNIVERSE, index)
+    body = address_header.pack(family, prefix, 0, RT_SCOPE_UNIVERSE, index)
     body += attribute(IFA_LOCAL, packed) + attribute(IFA_ADDRESS, packed)
     if family == AF_INET and kind == RTM_NEWADDR and prefix < 31:
         broadcast = int.from_bytes(packed, "big") | (1 << (32 - prefix)) - 1
@@ -292,9 +292,9 @@ class Link:
     __slots__ = ("alias", "index", "kind", "mac", "master", "mtu", "name", "tag", "up")
 
     def __init__(self, body: bytes) -> None:
-        _, _, self.index, flags, _ = _link.unpack_from(body)
+        _, _, self.index, flags, _ = link_header.unpack_from(body)
         self.up = bool(flags & IFF_UP)
-        found = dict(attributes(body, _link.size))
+        found = dict(attributes(body, link_header.size))
         info = dict(attributes(found.get(IFLA_LINKINFO, b"")))
         inet = dict(attributes(dict(attributes(found.get(IFLA_AF_SPEC, b""))).get(AF_INET, b"")))
         self.name = _text(found[IFLA_IFNAME])

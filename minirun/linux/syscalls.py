@@ -95,6 +95,14 @@ def pidfd_open(pid: int) -> int:
     return int(descriptor)
 
 
+def open_process(pid: int, start: int) -> int:
+    """A pidfd of the process that started then (field 22 of proc_pid_stat(5)); ProcessLookupError if it is gone."""
+    descriptor = lib.mr_open_process(f"{pid}:{start}".encode())
+    if descriptor < 0:
+        _raise()
+    return int(descriptor)
+
+
 def watch_file(path: str) -> int:
     """An inotify(7) descriptor that becomes readable whenever the file is written to."""
     descriptor = lib.mr_watch_file(path.encode())
@@ -207,14 +215,14 @@ def follow(control: int, terminal: Terminal | None) -> tuple[int, bool] | None:
 
 
 def spawn(
-    namespaces: int, init: int, ops: int, stdio: tuple[int, int, int], keep: int = 0, cgroup: int = -1, pidns: int = -1
+    namespaces: int, init: int, ops: int, stdio: tuple[int, int, int], keep: int = 0, cgroup: int = -1, target: int = -1
 ) -> tuple[int, int, int]:
     """Make a process that executes minirun-init: (its pid, a pidfd, the socket to it). See csrc/minirun.h.
 
     ``namespaces`` are CLONE_NEW* flags, the others descriptors: the sealed init, its op list, what becomes 0, 1 and 2,
-    how many from 3 on are kept, a v2 cgroup to be born in, a pidfd whose PID namespace to be born in.
+    how many from 3 on are kept, a v2 cgroup to be born in, a pidfd of the process that the op ``enter`` means.
     """
-    request = ffi.new("struct mr_spawn *", {"namespaces": namespaces, "cgroup": cgroup, "pidns": pidns})
+    request = ffi.new("struct mr_spawn *", {"namespaces": namespaces, "cgroup": cgroup, "target": target})
     request.init, request.ops, request.stdio, request.keep = init, ops, list(stdio), keep
     pid = lib.mr_spawn(request)
     if pid < 0:
@@ -223,15 +231,20 @@ def spawn(
 
 
 class Message:
-    """One datagram between us, the monitor and init: csrc/minirun.h, ``struct mr_message``."""
+    """One datagram between us, the monitor and init: csrc/minirun.h, ``struct mr_message``.
 
-    READY, START, FAILED, CONSOLE, CREATED, STARTED, EXITED, SIGNAL, WINSIZE, ATTACH, SYNC = range(1, 12)
+    ``sender`` is the pid that the kernel vouches for, on the socket of ``spawn`` only; ``descriptors`` came along.
+    """
+
+    (READY, START, FAILED, CONSOLE, CREATED, STARTED, EXITED, SIGNAL, WINSIZE, ATTACH, SYNC, BORN, LISTENER) = range(
+        1, 14
+    )
     SIZE = 16
 
-    __slots__ = ("a", "b", "type")
+    __slots__ = ("a", "b", "descriptors", "sender", "type")
 
-    def __init__(self, kind: int, a: int = 0, b: int = 0) -> None:
-        self.type, self.a, self.b = kind, a, b
+    def __init__(self, kind: int, a: int = 0, b: int = 0, sender: int = 0, descriptors: tuple[int, ...] = ()) -> None:
+        self.type, self.a, self.b, self.sender, self.descriptors = kind, a, b, sender, descriptors
 
 
 def send(control: int, kind: int, a: int = 0, b: int = 0, descriptors: tuple[int, ...] = ()) -> None:
@@ -241,9 +254,9 @@ def send(control: int, kind: int, a: int = 0, b: int = 0, descriptors: tuple[int
 
 
 def receive(control: int) -> Message | None:
-    """The next message, or None when the other end is gone."""
-    message = ffi.new("struct mr_message *")
-    result = lib.mr_receive(control, message, ffi.NULL, ffi.NULL)
+    """The next message, or None when the other end is gone. The caller closes its descriptors."""
+    message, room, count = ffi.new("struct mr_message *"), ffi.new("int[1]"), ffi.new("int *", 1)
+    result = lib.mr_receive(control, message, room, count)
     if result < 0:
         _raise()
-    return Message(message.type, message.a, message.b) if result else None
+    return Message(message.type, message.a, message.b, message.c, tuple(room[0:1])[: count[0]]) if result else None

@@ -193,5 +193,5 @@ _SPEAKERS: dict[str, Callable[..., str]] = {
     "remount": lambda path, options: f"mount -o remount,bind,{options} {quote(f'.{path}')}",
     "pivot": lambda: "# here init would call pivot_root(2); the helper does, when the tools are not needed any more",
     "rlimit": _rlimit,
-    "oom-score": lambda score: f"echo {score} > /proc/self/oom_score_adj",
+    "write": lambda path, text: f"echo {quote(text.rstrip())} > {path}",
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from minirun.errors import InvalidDocument
 from minirun.linux import seccomp, security
-from minirun.runtime import mount_ops
+from minirun.runtime import mount_ops, namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,105 +17,116 @@ if TYPE_CHECKING:
 
     Op = list[str]
 
-# The cgroup namespace takes its root from where its maker is, so init makes it after it has joined the cgroup.
-_LATE = "cgroup"
+# Sync points: where init waits for what only its spawner can do.
+DEVICES, HOOKS = 1, 2
 
 
-def namespaces(config: dict[str, Any]) -> tuple[int, list[tuple[str, str]]]:
-    """The CLONE_NEW* flags for clone3, and (kind, path) of the namespaces to join."""
-    flags, joins = 0, []
-    for index, entry in enumerate(config.get("linux", {}).get("namespaces") or []):
-        kind = entry.get("type")
-        if kind not in security.NAMESPACES:
-            raise InvalidDocument(f"linux.namespaces[{index}].type", f"unknown namespace {kind!r}")
-        if entry.get("path"):
-            joins.append((kind, entry["path"]))
-        elif kind != _LATE:
-            flags |= security.NAMESPACES[kind]
-    return flags, joins
-
-
-def create_ops(
-    config: dict[str, Any],
-    root: Op,
-    cgroups: Sequence[str],
-    filter_path: str | None,
-    start: Sequence[Op],
-    opened: Sequence[Op] = (),
-) -> list[Op]:
-    """The ops that turn a newly cloned process into the container's first process.
+class Setting:
+    """What the document does not say and the ops depend on.
 
     ``root`` is the op that brings the root file system (``root`` or ``overlay``); ``cgroups`` the files to join;
-    ``filter_path`` the compiled seccomp filter; ``start`` how to wait for the start; ``opened`` are ops that open
-    what ``start`` needs of the host.
+    ``filter_path`` the compiled seccomp filter; ``start`` how to wait for the start; ``opened`` are ops that open what
+    ``start`` needs of the host, ``taken`` those that take mounts while init has the host's rights; ``hooks`` are the
+    ops of hooks that run inside, by name; ``keyring`` is the name of a new session keyring, None for the caller's;
+    ``pivot`` how the root changes; ``rootless`` means that the caller is an ordinary user.
     """
-    linux, process = config.get("linux", {}), config["process"]
-    _, joins = namespaces(config)
-    user = process.get("user") or {}
-    uid = str(user.get("uid", 0))
+
+    __slots__ = ("cgroups", "filter_path", "hooks", "keyring", "opened", "pivot", "root", "rootless", "start", "taken")
+
+    def __init__(self, root: Op, cgroups: Sequence[str], filter_path: str | None, start: Sequence[Op]) -> None:
+        self.root, self.cgroups, self.filter_path, self.start = root, cgroups, filter_path, start
+        self.opened: Sequence[Op] = ()
+        self.taken: Sequence[Op] = ()
+        self.hooks: dict[str, list[Op]] = {}
+        self.keyring: str | None = "minirun"
+        self.pivot = "pivot"
+        self.rootless = False
+
+
+def create_ops(config: dict[str, Any], setting: Setting) -> list[Op]:
+    """The ops that turn a newly cloned process into the container's first process."""
+    linux, process = config.get("linux") or {}, config["process"]
+    kinds = namespaces.kinds(config)
+    mapped = "user" in kinds
+    uid = str((process.get("user") or {}).get("uid", 0))
     return [
-        # Before anything else can look at us through /proc.
-        ["undumpable"],
-        # While the host's files are still there: what is opened by path on the host.
-        *([["cgroup", path] for path in cgroups]),
-        # A PID namespace is entered by being born there, which the spawner has seen to.
-        *([["join", path] for kind, path in joins if kind != "pid"]),
-        *([["unshare", f"{security.NAMESPACES['cgroup']:x}"]] if _makes(config, "cgroup") else []),
-        *([["filter", filter_path]] if filter_path else []),
-        *opened,
-        *(_oom_score(process)),
+        # Before anything else can look at us through /proc. In a user namespace only when its id maps are written: the
+        # files for that would be root's.
+        *([] if mapped else [["undumpable"]]),
+        # While the host's files are still there, and the rights to open them: what is opened by path on the host.
+        *([["cgroup", path] for path in setting.cgroups]),
+        *([["filter", setting.filter_path]] if setting.filter_path else []),
+        *setting.opened,
+        *(oom_score(process, setting.rootless)),
+        *setting.taken,
+        # After the cgroups, which belong to the host's root and not to that of a user namespace.
+        *namespaces.ops(config, setting.rootless),
+        *([["undumpable"]] if mapped else []),
+        *([["sync", str(DEVICES)]] if linux.get("netDevices") else []),
         # Leave the caller's terminal and keys behind.
         ["session"],
-        ["keyring", "minirun"],
+        *([["keyring", setting.keyring]] if setting.keyring else []),
         *([["hostname", config["hostname"]]] if config.get("hostname") else []),
         *([["domainname", config["domainname"]]] if config.get("domainname") else []),
-        # From here on no mount of ours may reach the host; the host's may reach us where that was asked for.
-        ["propagation", linux.get("rootfsPropagation") or "rprivate"],
-        root,
+        # From here on no mount of ours may reach the host; the host's may reach us where that was asked for. In the
+        # host's own mount namespace there is nothing to part.
+        *([["propagation", linux.get("rootfsPropagation") or "rprivate"]] if "mount" in kinds else []),
+        setting.root,
         *mount_ops.mount_ops(config),
         *mount_ops.device_ops(linux),
         # The terminal comes from the container's devpts, so after the mounts; before the root is made read-only.
-        *([["console", uid], ["console-device"]] if process.get("terminal") else [["own-stdio", uid]]),
+        *(terminal(process, uid) if process.get("terminal") else [["own-stdio", uid]]),
+        # Hooks see the container as it will be, and can still change it; the host's first, as the runtime-spec has it.
+        *([["sync", str(HOOKS)]] if _runtime_hooks(config) else []),
+        *setting.hooks.get("createContainer", ()),
         *([["sysctl", name.replace(".", "/"), str(value)] for name, value in (linux.get("sysctl") or {}).items()]),
         # Read-only before masked: a masked file below a read-only directory must stay masked.
         *([["readonly", path] for path in linux.get("readonlyPaths") or []]),
         *([["mask", path] for path in linux.get("maskedPaths") or []]),
         *([["mkdir", process["cwd"]]] if process.get("cwd", "/") != "/" else []),
+        *label_ops(process),
         # The last look at the host.
-        ["pivot"],
+        [setting.pivot],
         *([["remount", "/", "ro"]] if (config.get("root") or {}).get("readonly") else []),
-        *identity_ops(process, bool(filter_path), start, seccomp.flags(linux["seccomp"]) if filter_path else 0),
+        *identity_ops(config, process, setting),
     ]
 
 
-def identity_ops(process: dict[str, Any], filtered: bool, start: Sequence[Op], seccomp_flags: int = 0) -> list[Op]:
+def identity_ops(config: dict[str, Any], process: dict[str, Any], setting: Setting) -> list[Op]:
     """What the process may do, who it is and what it runs: the last ops, the same for ``create`` and ``exec``."""
     user = process.get("user") or {}
     uid, gid = str(user.get("uid", 0)), str(user.get("gid", 0))
-    groups = ",".join(str(group) for group in user.get("additionalGids") or []) or "-"
+    groups = ",".join(str(group) for group in user.get("additionalGids") or [])
     capabilities = process.get("capabilities") or {}
     masks = {name: security.mask(capabilities.get(name) or []) for name in _SETS}
     # The kernel raises no other (capabilities(7)); runc passes over them too, and so do the documents made for it.
     masks["ambient"] &= masks["inheritable"] & masks["permitted"]
     sets = {name: f"{bits:x}" for name, bits in masks.items()}
     no_new_privs = bool(process.get("noNewPrivileges"))
-    seccomp = [["seccomp", f"{seccomp_flags:x}"]] if filtered else []
+    filter_ops, listened = _seccomp(config, setting)
+    last = [*([["no-new-privs"]] if no_new_privs else []), *(filter_ops if no_new_privs else [])]
+    umask = user.get("umask")
     return [
         *(_rlimits(process)),
+        *(_scheduling(process)),
+        *(_personality(config)),
         # Without no_new_privs only CAP_SYS_ADMIN may install a filter, and the next ops give that away.
-        *([] if no_new_privs else seccomp),
+        *([] if no_new_privs else filter_ops),
         # The bounding set needs CAP_SETPCAP, so it comes before the capabilities are cut.
         ["bound", sets["bounding"]],
-        ["user", uid, gid, groups],
+        ["user", uid, gid, groups or ("keep" if setting.rootless else "-")],
         ["caps", sets["effective"], sets["permitted"], sets["inheritable"], sets["ambient"]],
-        ["umask", f"{user.get('umask', 0o022):o}"],
+        ["umask", f"{0o022 if umask is None else umask:o}"],
         # As the user that it is for: a directory that only root can enter is an error now, not a surprise later.
         ["cwd", process.get("cwd") or "/"],
         *([["env", entry] for entry in process.get("env") or []]),
         ["lookup"],
-        *start,
-        # With no_new_privs the filter is last: it does not have to allow what the ops above needed.
-        *([["no-new-privs"], *seccomp] if no_new_privs else []),
+        # With no_new_privs the filter is last: it does not have to allow what the ops above needed. One that somebody
+        # listens to must be there while our spawner can still hand the listener on.
+        *(last if listened else []),
+        *setting.start,
+        *setting.hooks.get("startContainer", ()),
+        *([] if listened else last),
     ]
 
 
@@ -135,14 +146,50 @@ def words(ops: Sequence[Op], program: Sequence[str]) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _makes(config: dict[str, Any], kind: str) -> bool:
-    entries = config.get("linux", {}).get("namespaces") or []
-    return any(entry.get("type") == kind and not entry.get("path") for entry in entries)
+def _runtime_hooks(config: dict[str, Any]) -> bool:
+    hooks = config.get("hooks") or {}
+    return bool(hooks.get("prestart") or hooks.get("createRuntime"))
 
 
-def _oom_score(process: dict[str, Any]) -> list[Op]:
+def terminal(process: dict[str, Any], uid: str, device: bool = True) -> list[Op]:
+    """The ops that make the terminal; it is /dev/console too for the container's first process (``device``)."""
+    size = process.get("consoleSize") or {}
+    window = [["window", str(size["height"]), str(size["width"])]] if size.get("height") and size.get("width") else []
+    return [["console", uid], *window, *([["console-device"]] if device else [])]
+
+
+def label_ops(process: dict[str, Any]) -> list[Op]:
+    """What the next exec is confined by: written while procfs is the host's (``apparmor(7)``, ``selinux(8)``)."""
+    ops = []
+    if process.get("apparmorProfile"):
+        ops.append(["write", "/proc/self/attr/apparmor/exec", f"exec {process['apparmorProfile']}"])
+    if process.get("selinuxLabel"):
+        ops.append(["write", "/proc/self/attr/exec", process["selinuxLabel"]])
+    return ops
+
+
+def _seccomp(config: dict[str, Any], setting: Setting) -> tuple[list[Op], bool]:
+    """The op that installs the filter, and whether somebody listens to it."""
+    if not setting.filter_path:
+        return [], False
+    profile = config["linux"]["seccomp"]
+    listened = bool(profile.get("listenerPath"))
+    flags = seccomp.flags(profile) | (_NEW_LISTENER if listened else 0)
+    return [["seccomp", f"{flags:x}"]], listened
+
+
+_NEW_LISTENER = 8  # SECCOMP_FILTER_FLAG_NEW_LISTENER, seccomp(2)
+
+
+def oom_score(process: dict[str, Any], rootless: bool) -> list[Op]:
+    """The op that sets ``oomScoreAdj``."""
     score = process.get("oomScoreAdj")
-    return [] if score is None else [["oom-score", str(score)]]
+    if score is None:
+        return []
+    if rootless:  # only root may lower it
+        with open("/proc/self/oom_score_adj") as file:
+            score = max(score, int(file.read()))
+    return [["write", "/proc/self/oom_score_adj", str(score)]]
 
 
 def _rlimits(process: dict[str, Any]) -> list[Op]:
@@ -153,3 +200,37 @@ def _rlimits(process: dict[str, Any]) -> list[Op]:
             raise InvalidDocument(f"process.rlimits[{index}].type", f"unknown limit {limit.get('type')!r}")
         ops.append(["rlimit", str(number), str(limit["soft"]), str(limit["hard"])])
     return ops
+
+
+_POLICIES = ("SCHED_OTHER", "SCHED_FIFO", "SCHED_RR", "SCHED_BATCH", "SCHED_ISO", "SCHED_IDLE", "SCHED_DEADLINE")
+_SCHEDULER_FLAGS = (
+    "RESET_ON_FORK",
+    "RECLAIM",
+    "DL_OVERRUN",
+    "KEEP_POLICY",
+    "KEEP_PARAMS",
+    "UTIL_CLAMP_MIN",
+    "UTIL_CLAMP_MAX",
+)
+_IO_CLASSES = ("IOPRIO_CLASS_NONE", "IOPRIO_CLASS_RT", "IOPRIO_CLASS_BE", "IOPRIO_CLASS_IDLE")
+
+
+def _scheduling(process: dict[str, Any]) -> list[Op]:
+    """sched_setattr(2) and ioprio_set(2): before the capabilities that they need are given up."""
+    ops = []
+    if wanted := process.get("scheduler"):
+        flags = sum(1 << _SCHEDULER_FLAGS.index(name.removeprefix("SCHED_FLAG_")) for name in wanted.get("flags") or [])
+        numbers = [str(wanted.get(key) or 0) for key in ("nice", "priority")]
+        times = [str(wanted.get(key) or 0) for key in ("runtime", "deadline", "period")]
+        ops.append(["scheduler", str(_POLICIES.index(wanted["policy"])), *numbers, f"{flags:x}", *times])
+    if wanted := process.get("ioPriority"):
+        ops.append(["io-priority", str(_IO_CLASSES.index(wanted["class"])), str(wanted.get("priority") or 0)])
+    return ops
+
+
+_PERSONALITIES = {"LINUX": "0", "LINUX32": "8"}  # <linux/personality.h>
+
+
+def _personality(config: dict[str, Any]) -> list[Op]:
+    wanted = (config.get("linux") or {}).get("personality")
+    return [["personality", _PERSONALITIES[wanted["domain"]]]] if wanted else []

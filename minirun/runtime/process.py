@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from minirun import store
-from minirun.errors import CommandNotExecutable, CommandNotFound, StepFailed
+from minirun.errors import CommandNotExecutable, CommandNotFound, HookFailed, StepFailed
 from minirun.linux import syscalls
 from minirun.linux.syscalls import Message
 from minirun.runtime import init_ops
@@ -19,10 +19,10 @@ from minirun.step import Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import NoReturn
 
-_ENOENT, _ENOTDIR = 2, 20
+_ENOENT, _ENOTDIR, _ETIME, _ECANCELED = 2, 20, 62, 125
 
 LIBEXEC = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "libexec")
 MONITOR, INIT = os.path.join(LIBEXEC, "minirun-monitor"), os.path.join(LIBEXEC, "minirun-init")
@@ -102,6 +102,9 @@ class Spawn(Step):
             raise
 
 
+_NO_ANSWERS: Mapping[int, Callable[[Message], None]] = {}
+
+
 class EndedEarly(StepFailed):
     """The process ended before it was the program."""
 
@@ -113,16 +116,34 @@ def memory_file(name: str, content: bytes) -> int:
     return descriptor
 
 
-def expect(control: int, kind: int, ops: Sequence[Sequence[str]], program: Sequence[str]) -> Message:
-    """The next message of this kind from init or the monitor; if it reports a failure, that is raised."""
+def expect(
+    control: int,
+    kind: int,
+    ops: Sequence[Sequence[str]],
+    program: Sequence[str],
+    answers: Mapping[int, Callable[[Message], None]] = _NO_ANSWERS,
+) -> Message:
+    """The next message of this kind from init or the monitor; if it reports a failure, that is raised.
+
+    ``answers`` says what to do at other messages before it, such as a sync point.
+    """
     while message := syscalls.receive(control):
         if message.type == kind:
             return message
-        if message.type == Message.FAILED:
+        if message.type in answers:
+            answers[message.type](message)
+        elif message.type == Message.FAILED:
             _fail(message.a, message.b, ops, program)
-        if message.type == Message.EXITED:
+        elif message.type == Message.EXITED:
             break
     raise EndedEarly("the container's process ended before it started", "", "see dmesg for a kill by the kernel")
+
+
+def until_executed(control: int, ops: Sequence[Sequence[str]], program: Sequence[str]) -> None:
+    """Wait until init has become the program, which closes its end; if it could not, that is raised."""
+    while message := syscalls.receive(control):
+        if message.type == Message.FAILED:
+            _fail(message.a, message.b, ops, program)
 
 
 def _fail(number: int, error: int, ops: Sequence[Sequence[str]], program: Sequence[str]) -> NoReturn:
@@ -135,6 +156,9 @@ def _fail(number: int, error: int, ops: Sequence[Sequence[str]], program: Sequen
             raise CommandNotFound(f"exec {name!r}", "executable file not found in the container", "see its PATH")
         raise CommandNotExecutable(f"exec {name!r}", why.lower())
     op = ops[number]
+    if op[0] == "hook":
+        limits = {_ETIME: f"did not end within {op[2]} s", _ECANCELED: "did not exit with 0"}
+        raise HookFailed(f"hook {op[1]}", limits.get(error, why))
     if op[0] == "cwd" or (op[0] == "mkdir" and error == _ENOTDIR):
         raise CommandNotExecutable(f"working directory {op[1]!r}", why.lower(), "choose another with -w")
     raise StepFailed(f"init op {number} ({' '.join(op)}) failed", why, _remedy(error))
@@ -155,6 +179,64 @@ def start_time(pid: int) -> int:
     except ProcessLookupError:  # it ended while we read
         text = None
     return int(text.rpartition(")")[2].split()[19]) if text else 0
+
+
+def is_alive(pid: int, start: int) -> bool:
+    """Whether the process that started then is there, and no zombie."""
+    try:
+        text = store.read(f"/proc/{pid}/stat")
+    except ProcessLookupError:
+        text = None
+    fields = text.rpartition(")")[2].split() if text else []
+    return bool(fields) and fields[0] not in ("Z", "X") and int(fields[19]) == start
+
+
+def send(pid: int, start: int, signal: int) -> bool:
+    """Send a signal to the process that started then; False if it is gone."""
+    from _signal import pidfd_send_signal
+
+    try:
+        pidfd = syscalls.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if not is_alive(pid, start):
+            return False
+        pidfd_send_signal(pidfd, signal)
+        return True
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(pidfd)
+
+
+def end(pid: int, start: int) -> None:
+    """SIGKILL to the process that started then, and wait until it is dead."""
+    import select
+
+    try:
+        pidfd = syscalls.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        if send(pid, start, 9):
+            select.select([pidfd], [], [])
+    finally:
+        os.close(pidfd)
+
+
+def end_child(pid: int) -> None:
+    """SIGKILL to a child that nobody has waited for, whose number is therefore still its, and wait for it."""
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+
+
+def now() -> str:
+    """The time as RFC 3339 has it, in UTC."""
+    import time
+
+    seconds, fraction = divmod(time.time_ns(), 1_000_000_000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{fraction:09d}Z"
 
 
 def _remedy(error: int) -> str:

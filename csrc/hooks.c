@@ -1,0 +1,115 @@
+/* The hooks that run inside (runtime-spec, "POSIX-platform Hooks"): createContainer before the root changes, where the
+ * host's programs can still be found, and startContainer after it, where only the container's can. */
+#define _GNU_SOURCE
+#include "ops.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define MAX_WORDS 1024
+
+static struct {
+	char *argv[MAX_WORDS + 1], *envp[MAX_WORDS + 1];
+	int args, environment;
+	const char *state[2]; /* what stands before and behind the pid in the container's state */
+} next;
+
+static int keep(char **list, int *count, char *word)
+{
+	if (*count == MAX_WORDS) {
+		errno = E2BIG;
+		return -1;
+	}
+	list[(*count)++] = word;
+	list[*count] = NULL;
+	return 0;
+}
+
+/* hook-arg WORD, hook-env NAME=VALUE: for the next hook */
+static int op_hook_arg(struct container *c, char **word)
+{
+	(void)c;
+	return keep(next.argv, &next.args, word[0]);
+}
+
+static int op_hook_env(struct container *c, char **word)
+{
+	(void)c;
+	return keep(next.envp, &next.environment, word[0]);
+}
+
+/* hook-state HEAD TAIL: the state that hooks read from standard input; the pid, as it is seen inside, stands between */
+static int op_hook_state(struct container *c, char **word)
+{
+	(void)c;
+	next.state[0] = word[0];
+	next.state[1] = word[1];
+	return 0;
+}
+
+static int state_file(void)
+{
+	int fd = memfd_create("state", MFD_CLOEXEC);
+	if (fd >= 0 && (dprintf(fd, "%s%d%s", next.state[0] ? next.state[0] : "", getpid(),
+				next.state[1] ? next.state[1] : "") < 0 ||
+			lseek(fd, 0, SEEK_SET) < 0))
+		return -1;
+	return fd;
+}
+
+_Noreturn static void become_hook(const char *path, int input)
+{
+	int null = open_host("/dev/null", O_RDWR);
+	if (null >= 0 && (dup2(null, 1) < 0 || dup2(null, 2) < 0))
+		_exit(126);
+	if (dup2(input, 0) < 0 || syscall(SYS_close_range, 3, ~0U, 0) < 0)
+		_exit(126);
+	execve(path, next.argv, next.envp);
+	_exit(errno == ENOENT ? 127 : 126);
+}
+
+/* hook PATH SECONDS: runs it to its end; 0 seconds are no limit. Fails with ETIME, or ECANCELED if it did not exit with
+ * 0. */
+static int op_hook(struct container *c, char **word)
+{
+	(void)c;
+	int status = 0, input = state_file();
+	long limit = strtol(word[1], NULL, 10);
+	pid_t pid = input < 0 ? -1 : fork();
+	if (pid < 0)
+		return -1;
+	if (pid == 0)
+		become_hook(word[0], input);
+	close(input);
+	struct pollfd ended = {.fd = (int)syscall(SYS_pidfd_open, pid, 0), .events = POLLIN};
+	int n;
+	do
+		n = poll(&ended, 1, limit ? (int)limit * 1000 : -1);
+	while (n < 0 && errno == EINTR);
+	if (n <= 0)
+		kill(pid, SIGKILL);
+	close(ended.fd);
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	next.args = next.environment = 0;
+	next.argv[0] = next.envp[0] = NULL;
+	errno = n <= 0 ? ETIME : ECANCELED;
+	return n <= 0 || status ? -1 : 0;
+}
+
+const struct op hook_ops[] = {
+    {"hook-arg", 1, op_hook_arg},
+    {"hook-env", 1, op_hook_env},
+    {"hook-state", 2, op_hook_state},
+    {"hook", 2, op_hook},
+    {NULL, 0, NULL},
+};

@@ -1,0 +1,304 @@
+"""``create``: from a bundle to a process that waits for its start (runtime-spec, runtime.md, steps 1 to 6).
+
+the document is read and checked          oci/runtime_spec.py
+the id is taken, the plan is written      so that whoever comes after a crash can undo it
+cgroup, limits                            placement.py
+init, up to the op "ready"                init_ops.py; meanwhile it asks for what only we can do:
+    id maps                               idmap.py
+    network devices                       devices that the document moves in
+    prestart and createRuntime hooks      hooks.py
+    the terminal, the seccomp listener    handover.py
+the state is written, init waits on the fifo
+"""
+
+from __future__ import annotations
+
+import os
+
+from minirun import step, store, strict_json
+from minirun.errors import Conflict, MinirunError, NotFound, Unsupported
+from minirun.linux import seccomp, syscalls
+from minirun.linux.syscalls import Message
+from minirun.oci import defaults, runtime_spec
+from minirun.runtime import handover, idmap, init_ops, namespaces, placement, process, rootfs
+from minirun.runtime.container import CREATING, Bundled
+from minirun.runtime.locked import Locked
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+class CreateOptions:
+    """What the command line adds to the document. ``log`` is told what is no reason to fail."""
+
+    __slots__ = (
+        "console_socket",
+        "log",
+        "no_new_keyring",
+        "no_pivot",
+        "pid_file",
+        "preserve_fds",
+        "rootless",
+        "systemd_cgroup",
+    )
+
+    def __init__(self) -> None:
+        self.pid_file: str | None = None
+        self.console_socket: str | None = None
+        self.preserve_fds = 0
+        self.no_pivot = self.no_new_keyring = self.systemd_cgroup = self.rootless = False
+        self.log: Callable[[str], None] = _say_nothing
+
+
+def _say_nothing(text: str) -> None:
+    """For whoever does not want to know."""
+
+
+def read_config(bundle: str, warn: Callable[[str], None]) -> dict[str, Any]:
+    """config.json of a bundle. Raises InvalidDocument, NotFound, and Unsupported for what this machine has not."""
+    config: dict[str, Any] | None = store.read_json(f"{bundle}/config.json")
+    if config is None:
+        raise NotFound(
+            f"{bundle}/config.json", "no such file or directory", "name the bundle's directory with --bundle"
+        )
+    for warning in runtime_spec.check(config):
+        warn(warning)
+    _demand_machine(config)
+    return config
+
+
+def _demand_machine(config: dict[str, Any]) -> None:
+    """Refuse what the kernel cannot give, rather than run a container with weaker walls than it was asked for."""
+    linux, wanted = config.get("linux") or {}, config["process"]
+    if wanted.get("apparmorProfile") and store.read("/sys/module/apparmor/parameters/enabled") != "Y\n":
+        raise Unsupported("config.json: process.apparmorProfile", "AppArmor is not enabled on this machine")
+    for label, place in (
+        (wanted.get("selinuxLabel"), "process.selinuxLabel"),
+        (linux.get("mountLabel"), "linux.mountLabel"),
+    ):
+        if label and not os.path.exists("/sys/fs/selinux/enforce"):
+            raise Unsupported(f"config.json: {place}", "SELinux is not enabled on this machine")
+    if linux.get("intelRdt"):
+        raise Unsupported("config.json: linux.intelRdt", "minirun does not manage resctrl groups")
+
+
+def create(identity: str, bundle: str, root: str, options: CreateOptions) -> tuple[Bundled, int]:
+    """Create a container in the state ``created``; returns it and its pid. On an error everything is undone."""
+    config = read_config(bundle, options.log)
+    if bool((config["process"]).get("terminal")) != bool(options.console_socket):
+        _terminal_mismatch(bool(options.console_socket))
+    container = Bundled(identity, root)
+    with _claim(container):
+        hooked = False
+        try:
+            place = placement.place(config, identity, options.systemd_cgroup, options.rootless)
+            steps = [*rootfs.host_steps(config, bundle), *place.steps]
+            store.create(f"{container.directory}/config.json", strict_json.dumps(config))
+            os.mkfifo(f"{container.directory}/exec.fifo", 0o600)
+            store.write_json(f"{container.directory}/plan.json", [s.record() for s in steps])
+            step.do_all(steps)
+            hooked = bool(config.get("hooks"))
+            pid = _Spawning(container, config, bundle, place, options).run()
+        except BaseException:
+            _take_back(container, config if hooked else {}, options.log)
+            raise
+        os.unlink(f"{root}/{CREATING}/{identity}")
+    return container, pid
+
+
+def _terminal_mismatch(socket: bool) -> None:
+    if socket:
+        raise Conflict("--console-socket", "the document asks for no terminal", "set process.terminal, or leave it out")
+    raise Conflict("config.json: process.terminal", "a terminal needs --console-socket", "or set it to false")
+
+
+def _claim(container: Bundled) -> Locked:
+    """Take the id: its directory exists and is ours. What dead creates left is undone first."""
+    marks = store.directory(container.root, CREATING)
+    for name in store.entries(marks):
+        _undo_dead(Bundled(name, container.root))
+    store.create(f"{marks}/{container.id}", "")
+    while True:
+        try:
+            os.mkdir(container.directory, 0o700)
+        except FileExistsError:
+            raise Conflict(f"container {container.id!r}", "already exists", "delete it, or take another id") from None
+        try:
+            return Locked(container.directory, container.id)
+        except NotFound:  # somebody took it for a dead one, between the two lines above
+            continue
+
+
+def _undo_dead(container: Bundled) -> None:
+    """Undo a create that was killed: its lock is free and its mark is still there."""
+    try:
+        with Locked(container.directory, container.id, wait=False):
+            if not os.path.exists(f"{container.directory}/process"):
+                container.undo()
+    except NotFound:
+        pass
+    except (BlockingIOError, MinirunError):  # it is alive; or for the next one to try
+        return
+    try:
+        os.unlink(f"{container.root}/{CREATING}/{container.id}")
+    except FileNotFoundError:
+        pass
+
+
+def _take_back(container: Bundled, config: dict[str, Any], warn: Callable[[str], None]) -> None:
+    """Undo a create that failed. Once hooks may have run, those for the end run too (runtime.md, step 13)."""
+    try:
+        begun = config and os.path.exists(f"{container.directory}/state.json")
+        state = {**container.state(), "status": "stopped", "pid": 0} if begun else {}
+        container.undo()
+        os.unlink(f"{container.root}/{CREATING}/{container.id}")
+        if begun:
+            from minirun.runtime import hooks
+
+            hooks.run(config, "poststop", state)
+    except (MinirunError, OSError) as error:
+        warn(str(error))
+
+
+class _Spawning:
+    """The making of the first process: what init is told, and what it asks for on its way."""
+
+    def __init__(
+        self,
+        container: Bundled,
+        config: dict[str, Any],
+        bundle: str,
+        place: placement.Placement,
+        options: CreateOptions,
+    ) -> None:
+        self.container, self.config, self.bundle, self.place = container, config, bundle, place
+        self.options, self.kinds = options, namespaces.kinds(config)
+        self.linux: dict[str, Any] = config.get("linux") or {}
+        self.mapped = False
+        self.pid = 0
+        self.kept: dict[str, Any] = {}
+
+    def run(self) -> int:
+        init = syscalls.sealed_copy(process.INIT)
+        holders = idmap.Holders(init)
+        try:
+            return self._converse(init, self._ops(holders))
+        finally:
+            holders.close()
+            os.close(init)
+
+    def _ops(self, holders: idmap.Holders) -> list[list[str]]:
+        profile = self.linux.get("seccomp")
+        setting = init_ops.Setting(
+            rootfs.root_op(self.config, self.bundle),
+            self.place.joins,
+            seccomp.filter_path(profile) if profile else None,
+            [["ready"], ["wait"]],
+        )
+        setting.opened = [["fifo", f"{self.container.directory}/exec.fifo"]]
+        setting.rootless = self.options.rootless
+        setting.keyring = None if self.options.no_new_keyring else "minirun"
+        setting.pivot = rootfs.pivot_op(self.config, self.options.no_pivot)
+        if self.config.get("hooks"):
+            from minirun.runtime import hooks
+
+            setting.hooks = hooks.inside(self.config, self._state("creating", 0))
+        return init_ops.create_ops(self.config, setting)
+
+    def _state(self, status: str, pid: int) -> dict[str, Any]:
+        return {
+            "ociVersion": defaults.VERSION,
+            "id": self.container.id,
+            "status": status,
+            "pid": pid,
+            "bundle": self.bundle,
+            "annotations": self.config.get("annotations") or {},
+        }
+
+    def _converse(self, init: int, ops: list[list[str]]) -> int:
+        program = self.config["process"]["args"]
+        words = process.memory_file("ops", init_ops.words(ops, program))
+        born = -1
+        if self.place.born:
+            born = os.open(self.place.born, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        flags = namespaces.spawn_flags(self.kinds)
+        self.pid, pidfd, self.control = syscalls.spawn(flags, init, words, (0, 1, 2), self.options.preserve_fds, born)
+        answers = {
+            Message.BORN: self._born,
+            Message.SYNC: self._sync,
+            Message.CONSOLE: self._console,
+            Message.LISTENER: self._listener,
+        }
+        try:
+            process.expect(self.control, Message.READY, ops, program, answers)
+            if not self.kept:
+                self._know()
+            if self.options.pid_file:
+                store.write(self.options.pid_file, str(self.pid), 0o644)
+            self.container.write_state(self.kept, placement.load(self.place.record).freezer)
+            self.place.settle()
+            syscalls.send(self.control, Message.START)
+        except BaseException:
+            process.end_child(self.pid)
+            raise
+        finally:
+            for descriptor in (words, pidfd, self.control, *([born] if born >= 0 else [])):
+                os.close(descriptor)
+        return self.pid
+
+    def _know(self) -> None:
+        """What is known of the container from now on, and told to hooks."""
+        self.kept = {
+            "pid": self.pid,
+            "start": process.start_time(self.pid),
+            "bundle": self.bundle,
+            "annotations": self.config.get("annotations") or {},
+            "cgroup": self.place.record,
+            "owner": os.geteuid(),
+            "created": process.now(),
+            "rootfs": os.path.join(self.bundle, self.config["root"]["path"]),
+            "hooks": bool(self.config.get("hooks")),
+            "ends_all": "pid" in self.kinds and not self.kinds["pid"],
+        }
+
+    def _born(self, message: Message) -> None:
+        """Another process goes on; the first one ends when it does."""
+        before, self.pid = self.pid, message.sender
+        if "user" in self.kinds and not self.kinds["user"] and not self.mapped:
+            self.mapped = True
+            idmap.write(self.pid, self.linux.get("uidMappings") or [], self.linux.get("gidMappings") or [])
+        syscalls.send(self.control, Message.START)
+        os.waitpid(before, 0)
+
+    def _sync(self, message: Message) -> None:
+        if message.a == init_ops.DEVICES:
+            from minirun.linux import netdevices
+
+            netdevices.move(self.linux["netDevices"], f"/proc/{self.pid}/ns/net")
+        elif message.a == init_ops.HOOKS:
+            from minirun.runtime import hooks
+
+            self._know()
+            self.container.write_state(self.kept)
+            for kind in ("prestart", "createRuntime"):
+                hooks.run(self.config, kind, self._state("creating", self.pid))
+        syscalls.send(self.control, Message.START)
+
+    def _console(self, message: Message) -> None:
+        for master in message.descriptors:
+            try:
+                handover.console(self.options.console_socket or "", master)
+            finally:
+                os.close(master)
+
+    def _listener(self, message: Message) -> None:
+        profile = self.linux["seccomp"]
+        for descriptor in message.descriptors:
+            try:
+                state = self._state("creating", self.pid)
+                metadata = profile.get("listenerMetadata") or ""
+                handover.listener(profile["listenerPath"], descriptor, self.pid, metadata, state)
+            finally:
+                os.close(descriptor)

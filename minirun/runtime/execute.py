@@ -1,0 +1,172 @@
+"""``exec``: one more process in a container's namespaces and cgroup.
+
+Init prepares it on the host, out of the container's sight: it enters every other namespace first, and the PID namespace
+last, by a fork. Until the program is executed nothing of the container is loaded, looked up or run.
+"""
+
+from __future__ import annotations
+
+import os
+
+from minirun import store
+from minirun.errors import Conflict, InvalidDocument
+from minirun.linux import seccomp, security, syscalls
+from minirun.linux.syscalls import Message
+from minirun.runtime import handover, init_ops, placement, process
+from minirun.runtime.container import Bundled
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Op = list[str]
+
+
+class ExecOptions:
+    """What the command line of ``exec`` says besides the process."""
+
+    __slots__ = ("cgroup", "console_socket", "ignore_paused", "pid_file", "preserve_fds", "rootless")
+
+    def __init__(self) -> None:
+        self.pid_file: str | None = None
+        self.console_socket: str | None = None
+        self.preserve_fds = 0
+        self.ignore_paused = self.rootless = False
+        self.cgroup = ""  # below the container's own
+
+
+# What a process document that does not speak of it takes over from the container's.
+_INHERITED = (
+    "capabilities",
+    "rlimits",
+    "apparmorProfile",
+    "selinuxLabel",
+    "scheduler",
+    "ioPriority",
+    "oomScoreAdj",
+    "execCPUAffinity",
+)
+
+
+def execute(container: Bundled, process_document: dict[str, Any], options: ExecOptions) -> int:
+    """Run a process (``process`` of the runtime-spec) in the container; its pid, a child of ours.
+
+    Raises Conflict if the container does not run, CommandNotFound and CommandNotExecutable for the program.
+    """
+    kept = container.kept()
+    status = container.status(kept)
+    if status in ("stopped", "creating"):
+        raise Conflict(f"cannot exec in a {status} container", f"container {container.id!r} is not running")
+    if status == "paused" and not options.ignore_paused:
+        raise Conflict("cannot exec in a paused container", f"container {container.id!r} is paused", "resume it first")
+    config = container.config()
+    wanted = {**{key: config["process"][key] for key in _INHERITED if config["process"].get(key)}, **process_document}
+    if bool(wanted.get("terminal")) != bool(options.console_socket):
+        raise Conflict("--console-socket", "it goes with a terminal, and a terminal with it")
+    target = syscalls.open_process(kept["pid"], kept["start"])
+    try:
+        return _spawn(container, config, wanted, options, kept, target)
+    finally:
+        os.close(target)
+
+
+def _spawn(
+    container: Bundled,
+    config: dict[str, Any],
+    wanted: dict[str, Any],
+    options: ExecOptions,
+    kept: dict[str, Any],
+    target: int,
+) -> int:
+    group = placement.load(kept["cgroup"])
+    joins, born = group.joins(options.cgroup)
+    ops, program = _ops(config, wanted, joins, kept["pid"], options), wanted["args"]
+    init, words = syscalls.sealed_copy(process.INIT), process.memory_file("ops", init_ops.words(ops, program))
+    cgroup = os.open(born, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if born else -1
+    pid, pidfd, control = syscalls.spawn(0, init, words, (0, 1, 2), options.preserve_fds, cgroup, target)
+    current = pid
+
+    def is_born(message: Message) -> None:
+        nonlocal current
+        current = message.sender
+        syscalls.send(control, Message.START)
+        os.waitpid(pid, 0)
+
+    def console(message: Message) -> None:
+        for master in message.descriptors:
+            try:
+                handover.console(options.console_socket or "", master)
+            finally:
+                os.close(master)
+
+    try:
+        process.expect(control, Message.READY, ops, program, {Message.BORN: is_born, Message.CONSOLE: console})
+        if options.pid_file:
+            store.write(options.pid_file, str(current), 0o644)
+        syscalls.send(control, Message.START)
+        process.until_executed(control, ops, program)
+    except BaseException:
+        process.end_child(current)
+        raise
+    finally:
+        for descriptor in (init, words, pidfd, control, *([cgroup] if cgroup >= 0 else [])):
+            os.close(descriptor)
+    return current
+
+
+def _ops(config: dict[str, Any], wanted: dict[str, Any], joins: list[str], pid: int, options: ExecOptions) -> list[Op]:
+    profile = (config.get("linux") or {}).get("seccomp")
+    filter_path = seccomp.filter_path(profile) if profile else None
+    setting = init_ops.Setting([], joins, filter_path, [["ready"]])
+    setting.rootless = options.rootless
+    uid = str((wanted.get("user") or {}).get("uid", 0))
+    flags, user = _entered(pid)
+    affinity = wanted.get("execCPUAffinity") or {}
+    return [
+        ["undumpable"],
+        *(_affinity(affinity, "initial")),
+        *([["cgroup", path] for path in joins]),
+        *(_affinity(affinity, "final")),
+        *([["filter", filter_path]] if filter_path else []),
+        *init_ops.oom_score(wanted, options.rootless),
+        *init_ops.label_ops(wanted),
+        # As root of the host, the user namespace comes last in the kernel's own order of setns(2) on a pidfd.
+        ["enter", f"{flags:x}"],
+        # The PID namespace is entered by being born there; only from here on could the container's processes see us,
+        # were we not undumpable.
+        ["fork", "0"],
+        *([["be-root"]] if user else []),
+        ["undumpable"],
+        ["inside"],
+        ["session"],
+        ["keyring", "minirun"],
+        *(init_ops.terminal(wanted, uid, device=False) if wanted.get("terminal") else [["own-stdio", uid]]),
+        *init_ops.identity_ops(config, wanted, setting),
+    ]
+
+
+def _entered(pid: int) -> tuple[int, bool]:
+    """The namespaces of a process that are not ours (the kernel refuses to enter the own user namespace again)."""
+    flags = 0
+    for kind, flag in security.NAMESPACES.items():
+        name = {"mount": "mnt", "network": "net"}.get(kind, kind)
+        try:
+            if os.readlink(f"/proc/{pid}/ns/{name}") != os.readlink(f"/proc/self/ns/{name}"):
+                flags |= flag
+        except FileNotFoundError:  # this kernel has no such namespaces
+            continue
+    return flags, bool(flags & security.NAMESPACES["user"])
+
+
+def _affinity(affinity: dict[str, Any], when: str) -> list[Op]:
+    text = affinity.get(when)
+    if not text:
+        return []
+    numbers: list[str] = []
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        try:
+            numbers += map(str, range(int(first), int(last or first) + 1))
+        except ValueError:
+            raise InvalidDocument(f"process.execCPUAffinity.{when}", f"{part!r} is not a CPU or a range") from None
+    return [["affinity", ",".join(numbers)]]

@@ -1,0 +1,56 @@
+"""Descriptors that init makes and somebody else waits for, handed on over a Unix socket (unix(7), SCM_RIGHTS).
+
+- The master of the container's terminal goes to ``--console-socket``, as runc began it and conmon and containerd's shim
+  expect it.
+- The listener of a seccomp filter goes to ``linux.seccomp.listenerPath``, with the container's state (runtime-spec,
+  config-linux.md, "The Container Process State").
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from minirun import strict_json
+from minirun.errors import StepFailed
+from minirun.oci import defaults
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_LONGEST = 107  # bytes of a socket's address, unix(7)
+_PTMX = os.makedev(5, 2)
+
+
+def console(path: str, master: int) -> None:
+    """Send the master of a terminal. Raises StepFailed if nobody takes it, or if it is none."""
+    if os.fstat(master).st_rdev != _PTMX:  # it came out of the container (CVE-2025-52565)
+        raise StepFailed("the container's terminal", "is not a terminal of the kernel's")
+    _send(path, b"/dev/ptmx", master, "--console-socket")
+
+
+def listener(path: str, descriptor: int, pid: int, metadata: str, state: dict[str, Any]) -> None:
+    """Send a seccomp listener with the ContainerProcessState."""
+    document = {"ociVersion": defaults.VERSION, "fds": ["seccompFd"], "pid": pid, "metadata": metadata, "state": state}
+    _send(path, strict_json.dumps(document).encode(), descriptor, "linux.seccomp.listenerPath")
+
+
+def _send(path: str, text: bytes, descriptor: int, what: str) -> None:
+    from _socket import AF_UNIX, SCM_RIGHTS, SOCK_STREAM, SOL_SOCKET, socket
+
+    connection = socket(AF_UNIX, SOCK_STREAM)
+    folder = -1
+    try:
+        address = path
+        if len(os.fsencode(path)) > _LONGEST:  # by way of its folder
+            folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            address = f"/proc/self/fd/{folder}/{os.path.basename(path)}"
+        connection.connect(address)
+        connection.sendmsg([text], [(SOL_SOCKET, SCM_RIGHTS, descriptor.to_bytes(4, sys.byteorder))])
+    except OSError as error:
+        raise StepFailed(f"{what} {path}", error.strerror or str(error)) from None
+    finally:
+        connection.close()
+        if folder >= 0:
+            os.close(folder)
