@@ -1,6 +1,6 @@
-"""Network devices of the host that a container's document moves into its network namespace (runtime-spec 1.3, netDevices).
+"""Network devices of the host that a container's document moves into its network namespace (``linux.netDevices``).
 
-A device that changes its namespace is set down and loses its addresses; the runtime-spec wants it up, with the
+A device that changes its namespace is set down and loses its addresses; runtime-spec 1.3 wants it up, with the
 addresses of global scope. When the container ends the kernel gives a physical device back by itself.
 """
 

@@ -1,10 +1,10 @@
 """Hooks: programs of the administrator's that run at fixed points of a container's life (runtime-spec, config.md).
 
-    prestart, createRuntime     here, on the host, while init waits with the mounts made       a failure stops the create
-    createContainer             in init, in the container's namespaces, by a path of the host      the same
-    startContainer              in init, by a path of the container, just before the program       the program never runs
-    poststart                   here, after the program was started                        a failure stops the container
-    poststop                    here, after all is removed                                            a failure is told
+    prestart, createRuntime   here, on the host, while init waits with the mounts made   a failure stops the create
+    createContainer           in init, in the container's namespaces, by a host's path   the same
+    startContainer            in init, by a container's path, just before the program    the program never runs
+    poststart                 here, after the program was started                        a failure stops the container
+    poststop                  here, after all is removed                                 a failure is told
 
 Each reads the state of the container as JSON from its standard input.
 """
