@@ -1,4 +1,8 @@
-"""A machine with the images of real servers; they are built, with a download, if no store has them yet."""
+"""Machines for clients: one with the images of real servers, and those of other engines, on each runtime.
+
+A test of an engine that takes ``podman`` or ``docker`` runs on our runtime. If it is marked ``control`` it runs on runc
+too, which shows that the test asks what a runtime owes and not what ours does; MINIRUN_CONTROLS=all is for all tests.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakehost import REPOSITORY
-from tests.lifecycle.conftest import images_root  # noqa: F401
-from tests.lifecycle.machine import MINIRUN, Machine
+pytest.register_assert_rewrite("tests.clients.engines", "tests.clients.podman", "tests.clients.docker")
+
+from tests.clients.docker import Docker  # noqa: E402
+from tests.clients.engines import PROGRAM, RUNTIMES  # noqa: E402
+from tests.clients.podman import Podman  # noqa: E402
+from tests.fakehost import REPOSITORY  # noqa: E402
+from tests.lifecycle.conftest import images_root  # noqa: E402, F401
+from tests.lifecycle.machine import MINIRUN, Machine  # noqa: E402
 
 SERVERS = ("nginx", "apache")
 
@@ -40,3 +49,47 @@ def host(servers_root: Path) -> Iterator[Machine]:
         yield made
     finally:
         made.close()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Name the runtimes of a test."""
+    if "runtime" in metafunc.fixturenames:
+        both = metafunc.definition.get_closest_marker("control") or os.environ.get("MINIRUN_CONTROLS") == "all"
+        wanted = RUNTIMES if both else RUNTIMES[:1]
+        metafunc.parametrize("runtime", wanted if PROGRAM.exists() else ["runc"])  # until the program is built
+
+
+@pytest.fixture(scope="module")
+def podman_host() -> Iterator[Podman]:
+    """A machine with podman for a file of tests."""
+    made = Podman()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def podman(podman_host: Podman, runtime: str) -> Iterator[Podman]:
+    """podman with one of the runtimes; after the test nothing of its containers may be left."""
+    podman_host.runtime = runtime
+    yield podman_host
+    podman_host.sweep()
+
+
+@pytest.fixture(scope="module")
+def docker_host() -> Iterator[Docker]:
+    """A machine with dockerd for a file of tests."""
+    made = Docker()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def docker(docker_host: Docker, runtime: str) -> Iterator[Docker]:
+    """docker with one of the runtimes; after the test nothing of its containers may be left."""
+    docker_host.runtime = runtime
+    yield docker_host
+    docker_host.sweep()
