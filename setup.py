@@ -13,7 +13,18 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 PROGRAMS = {
-    "minirun-init": ["init.c", "ops.c", "namespaces.c", "security.c", "hooks.c", "message.c"],
+    "minirun-init": [
+        "init.c",
+        "paths.c",
+        "mount_options.c",
+        "mounts.c",
+        "copy_up.c",
+        "rootfs.c",
+        "namespaces.c",
+        "security.c",
+        "hooks.c",
+        "message.c",
+    ],
     "minirun-monitor": ["monitor.c", "message.c", "spawn.c"],
 }
 FLAGS = ["-std=gnu11", "-Os", "-static", "-Wall", "-Wextra", "-Werror", "-fstack-protector-strong", "-s"]

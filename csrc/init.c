@@ -29,7 +29,7 @@
 
 static const struct op *find_op(const char *name)
 {
-	const struct op *tables[] = {mount_ops, namespace_ops, process_ops, hook_ops};
+	const struct op *tables[] = {mount_ops, rootfs_ops, namespace_ops, process_ops, hook_ops};
 	for (size_t t = 0; t < sizeof tables / sizeof *tables; t++)
 		for (const struct op *op = tables[t]; op->name; op++)
 			if (!strcmp(op->name, name))

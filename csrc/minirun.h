@@ -4,7 +4,7 @@
  *   message.c  in all: the datagrams
  *   spawn.c    in both outer parts: clone3 into namespaces, then exec minirun-init from a sealed memfd
  *   monitor.c  minirun-monitor, outside: holds stdio or the pty, writes the log, notes the exit
- *   init.c ops.c namespaces.c security.c hooks.c    minirun-init, inside: performs a list of ops, then becomes the program
+ *   init.c, and a file for each kind of op    minirun-init, inside: performs a list of ops, then becomes the program
  */
 #ifndef MINIRUN_H
 #define MINIRUN_H

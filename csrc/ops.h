@@ -24,7 +24,8 @@ struct op {
 	int (*run)(struct container *c, char **word);
 };
 
-extern const struct op mount_ops[], namespace_ops[], process_ops[], hook_ops[]; /* each ends with a NULL name */
+extern const struct op mount_ops[], rootfs_ops[], namespace_ops[], process_ops[],
+    hook_ops[]; /* each ends with a NULL name */
 
 /* Opens `path` inside the root as O_PATH, never leaving it: symbolic links resolve within (RESOLVE_IN_ROOT). */
 int open_inside(struct container *c, const char *path, int flags, unsigned long long resolve);

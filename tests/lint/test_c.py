@@ -102,6 +102,7 @@ GOOD = {
     "working directory": (["cwd", "/usr", "--", "/bin/pwd"], "/usr\n"),
 }
 
+TMPFS = ["mount", "x", "/lib", "tmpfs"]
 BAD = {  # words, exit code, what the complaint names
     "no such op": (["fly", "--", "/bin/true"], 125, "op 0 (fly)"),
     "too few words": (["hostname", "--", "/bin/true"], 125, "op 0 (hostname)"),
@@ -114,11 +115,22 @@ BAD = {  # words, exit code, what the complaint names
     "pivot without a root": (["pivot", "--", "/bin/true"], 125, "op 0 (pivot)"),
     "an unknown propagation": (["propagation", "sideways", "--", "/bin/true"], 125, "op 0 (propagation)"),
     "an empty word": (["propagation", "", "--", "/bin/true"], 125, "op 0 (propagation)"),
-    "too many mount options": (
-        ["root", "/usr", "mount", "x", "/tmp", "tmpfs", ",".join(f"o{n}" for n in range(70)), "--", "/bin/true"],
+    "options of more than a page": (
+        ["root", "/usr", *TMPFS, "o," * 2100, "--", "/bin/true"],
         125,
-        "op 1 (mount)",
+        "(mount)",
     ),
+    "too many words about propagation": (["root", "/usr", *TMPFS, "private," * 9, "--", "/bin/true"], 125, "(mount)"),
+    "a tree of nothing": (["tree", "/no/such", "bind", "-", "--", "/bin/true"], 125, "op 0 (tree)"),
+    "ids of no namespace": (["tree", "/usr", "bind,idmap", "/etc/passwd", "--", "/bin/true"], 125, "op 0 (tree)"),
+    "another tree than the next": (
+        ["tree", "/usr", "bind", "-", "root", "/bin", "--", "/bin/true"],
+        125,
+        "op 1 (root)",
+    ),
+    "a root that is missing": (["root", "/no/such", "--", "/bin/true"], 125, "op 0 (root)"),
+    "move-root without a root": (["move-root", "--", "/bin/true"], 125, "op 0 (move-root)"),
+    "chroot without a root": (["chroot", "--", "/bin/true"], 125, "op 0 (chroot)"),
     "a path that is too long": (["root", "/usr", "mkdir", "/" + "x/" * 3000, "--", "/bin/true"], 125, "op 1 (mkdir)"),
     "a name that is too long": (["root", "/usr", "symlink", "t", "/" + "x" * 300, "--", "/bin/true"], 125, "(symlink)"),
     "too many groups": (["user", "0", "0", ",".join("1" for _ in range(1025)), "--", "/bin/true"], 125, "op 0 (user)"),
