@@ -26,6 +26,7 @@ PROGRAMS = {
         "message.c",
     ],
     "minirun-monitor": ["monitor.c", "message.c", "spawn.c"],
+    "minirun-oci": ["oci.c"],
 }
 FLAGS = ["-std=gnu11", "-Os", "-static", "-Wall", "-Wextra", "-Werror", "-fstack-protector-strong", "-s"]
 

@@ -5,6 +5,7 @@
 ``python -IS`` starts in 8 ms, pip's own console script in 15 and more: ``site`` looks through every installed package
 for .pth files. What it would have told is written into the launcher instead: where the packages are. Beside it lies
 PROGRAM.modules (see minirun/preload.py). In a checkout, whose sources change, the launcher compares their times first.
+The third file is minirun-oci, the front of the OCI runtime (csrc/oci.c).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import marshal
+import shutil
 import sys
 import sysconfig
 from pathlib import Path
@@ -41,7 +43,7 @@ if all(os.stat(path).st_mtime_ns < made for path in {sources!r}):
 
 
 EXTENSIONS = ("_cffi_backend", "_json", "_struct", "_socket")
-HOT = ("run", "exec", "oci", "cleanup", "main")  # the commands whose start-up is measured
+HOT = ("run", "exec", "oci", "oci.lifecycle", "oci.execute", "cleanup", "main")  # whose start-up is measured
 
 
 def hot_modules() -> dict[str, Path]:
@@ -97,6 +99,15 @@ def main() -> None:
     paths = [str(path) for path in checkout] + [installed]
     program.write_text(LAUNCHER.format(python=sys.executable, paths=paths, load=load))
     program.chmod(0o755)
+    install_front(Path(sources[0]).parent / "libexec/minirun-oci", program.with_name("minirun-oci"))
+
+
+def install_front(built: Path, program: Path) -> None:
+    """Put the front of the OCI runtime beside the launcher, which it execs; by a rename, since it may be running."""
+    temporary = program.with_name(f".{program.name}.new")
+    shutil.copyfile(built, temporary)
+    temporary.chmod(0o755)
+    temporary.replace(program)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 import sys
 
 from minirun import __version__, store
+from minirun.cli.failure import clean, describe
 from minirun.errors import MinirunError, UsageError
 
 TYPE_CHECKING = False
@@ -29,12 +30,59 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "network": ("network", "run", "create, list, inspect and remove networks"),
     "explain": ("explain", "run", "print a command's steps as the shell commands that you would type"),
     "doctor": ("doctor", "run", "say what this machine lacks, and what was left behind"),
-    "oci": ("oci", "run", "be an OCI runtime: create, start, state, kill, delete on a bundle"),
+    "oci": ("oci", "run", "be an OCI runtime, as runc: create, start, state, kill, delete ... on a bundle"),
     "version": ("main", "version", "show the version"),
 }
 _HIDDEN = {"cleanup": ("cleanup", "run", "")}
-_WITHOUT_ROOT = ("version", "explain", "doctor")
+_WITHOUT_ROOT = ("version", "explain", "doctor", "oci")
 _NO_RECONCILE = ("cleanup", "version", "explain", "oci")
+
+# How a command line for an OCI runtime is told from one for the engine, whose own `run`, `exec`, `ps` and `kill` are
+# others: by the program's name, by a verb that the engine has not, or by an option that only a runtime has.
+RUNTIME_NAME = "minirun-oci"
+RUNTIME_VERBS = (
+    *("create", "start", "state", "delete", "list", "pause", "resume", "update", "events", "spec", "features"),
+    *("checkpoint", "restore"),
+)
+RUNTIME_GLOBALS = ("--log", "--log-format", "--log-level", "--systemd-cgroup", "--cgroup-manager", "--rootless")
+RUNTIME_OPTIONS = ("-b", "--bundle", "--process", "--pid-file", "--console-socket", "--preserve-fds")
+_SWITCHES = ("--debug", "--systemd-cgroup", "--help", "-h", "--version", "-v")
+
+
+def runtime_words(argv: Sequence[str]) -> list[str] | None:
+    """The words for the OCI runtime behind its name, if the command line ``argv`` is one for it; else None."""
+    words = list(argv[1:])
+    if os.path.basename(argv[0]) == RUNTIME_NAME:
+        return words
+    if words[:1] == [RUNTIME_NAME]:  # from the fast front (csrc/oci.c), which execs us with its own name
+        return words[1:]
+    at = 0
+    names = set()
+    while at < len(words) and words[at].startswith("-"):
+        name, equals, _ = words[at].partition("=")
+        names.add(name)
+        at += 1 if equals or name in _SWITCHES else 2
+    verb = words[at] if at < len(words) else ""
+    if verb in RUNTIME_VERBS or not names.isdisjoint(RUNTIME_GLOBALS):
+        return words
+    return words if verb in ("run", "exec") and _for_runtime(words[at + 1 :]) else None
+
+
+def _for_runtime(words: Sequence[str]) -> bool:
+    """Whether an option that only a runtime has is among those straight behind the verb."""
+    for word in words:
+        if not word.startswith("-"):
+            break
+        if word.partition("=")[0] in RUNTIME_OPTIONS:
+            return True
+    return False
+
+
+def _runtime(words: Sequence[str]) -> int:
+    from minirun.cli import oci
+
+    named = RUNTIME_NAME in (os.path.basename(sys.argv[0]), *sys.argv[1:2])
+    return oci.run(words, RUNTIME_NAME if named else "minirun")
 
 
 def usage() -> str:
@@ -123,24 +171,17 @@ def main() -> None:
     debug = False
     _open_standard_streams()
     try:
-        argv, debug = _globals(sys.argv[1:])
-        code = dispatch(argv)
+        words = runtime_words(sys.argv)
+        if words is not None:
+            code = _runtime(words)
+        else:
+            argv, debug = _globals(sys.argv[1:])
+            code = dispatch(argv)
         sys.stdout.flush()
-    except MinirunError as error:
-        code = error.exit_code
-        _complain(str(error), debug)
-    except BrokenPipeError:
-        code = 141
-    except KeyboardInterrupt:
-        code = 130
-    except OSError as error:
-        code = 125
-        _complain(f"{error.filename or 'system call'}: {error.strerror or error}", debug)
-    except Exception as error:  # a defect of ours: still one line, and the traceback for whoever asks
-        code = 125
-        _complain(
-            f"internal error: {type(error).__name__}: {error}; please report it with the output of --debug", debug
-        )
+    except BaseException as error:
+        code, text = describe(error)
+        if text:
+            _complain(text, debug)
     try:
         sys.stderr.flush()
     finally:
@@ -170,7 +211,6 @@ def _complain(text: str, debug: bool) -> None:
             import traceback
 
             traceback.print_exc()
-        # One line, and nothing in it that a terminal obeys: the text may quote what somebody else wrote.
-        sys.stderr.write("minirun: " + "".join(c if c.isprintable() else repr(c)[1:-1] for c in text) + "\n")
+        sys.stderr.write(f"minirun: {clean(text)}\n")
     except OSError:
         pass

@@ -13,12 +13,26 @@ NUMBERS: dict[str, int] = {
 }
 
 
-def number(text: str) -> int:
-    """``TERM``, ``SIGTERM`` or ``15``; UsageError for anything else."""
-    if text.isdecimal() and text.isascii() and len(text) < 3 and 0 < int(text) < 65:
+_REALTIME = {"SIGRTMIN": _signal.SIGRTMIN, "SIGRTMAX": _signal.SIGRTMAX}
+
+
+def number(text: str, null: bool = False) -> int:
+    """``TERM``, ``SIGTERM``, ``RTMIN+3``, ``15``; UsageError for anything else. ``null`` allows 0, which asks only."""
+    if text.isdecimal() and text.isascii() and len(text) < 3 and (null or int(text)) and int(text) < 65:
         return int(text)
     name = text.upper()
-    known = NUMBERS.get(name if name.startswith("SIG") else f"SIG{name}")
-    if known is None or "_" in name:
+    name = name if name.startswith("SIG") else f"SIG{name}"
+    known = NUMBERS.get(name) or _realtime(name)
+    if not known or "_" in name:
         raise UsageError(f"signal {text!r}", "unknown", "a name such as TERM, or a number from 1 to 64")
     return known
+
+
+def _realtime(name: str) -> int:
+    """``SIGRTMIN+3``, ``SIGRTMAX-2``; 0 if it is none."""
+    base = _REALTIME.get(name[:8], 0)
+    offset = name[9:]
+    if not base or not offset.isdecimal() or not offset.isascii() or len(offset) > 2 or name[8] not in "+-":
+        return 0
+    value = base + int(name[8:])
+    return value if _signal.SIGRTMIN <= value <= _signal.SIGRTMAX else 0

@@ -1,8 +1,9 @@
 """One container that was made from a bundle: its state, and what can be done to it (runtime-spec, runtime.md).
 
     <root>/<id>/   state.json    what `create` decided and found: pid, when it started, bundle, cgroup ...
-                   process       "PID START FREEZER": the same in short, for csrc/oci.c; written when `create` is done
+                   process       "PID START FLAGS FREEZER": the same for csrc/oci.c; written when `create` is done
                    annexe        the part of the state that never changes, as JSON text, for csrc/oci.c
+                   undo          whose the cgroup is and where, for csrc/oci.c; only if deleting is nothing more
                    config.json   the document as it was at create: a bundle that is edited later changes nothing
                    plan.json     the steps, written before the first of them is done
                    exec.fifo     init waits on it for `start`; while it is there, the container is "created"
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _SIGKILL, _ENXIO = 9, 6
+_GOES_WITH_CGROUP = ("cgroup-claim", "limits", "device-filter")  # steps whose undo is at most to remove the cgroup
 CREATING = "@creating"  # not an id: in it, each container that is being made has a file of its name
 
 
@@ -193,7 +195,17 @@ class Bundled:
         if freezer is not None:
             text = strict_json.dumps({"bundle": kept["bundle"], "annotations": kept["annotations"]})
             store.create(f"{self.directory}/annexe", text[1:] + "\n")
-            store.create_whole(f"{self.directory}/process", f"{kept['pid']} {kept['start']} {freezer}\n")
+            self._write_undo(kept)
+            flags = f"{'h' if kept['hooks'] else ''}{'' if kept['ends_all'] else 'o'}" or "-"
+            store.create_whole(f"{self.directory}/process", f"{kept['pid']} {kept['start']} {flags} {freezer}\n")
+
+    def _write_undo(self, kept: dict[str, Any]) -> None:
+        """Whose its cgroup is and the directories of it, for csrc/oci.c, if deleting is no more than removing these."""
+        plan = store.read_json(f"{self.directory}/plan.json") or []
+        claims = [record for record in plan if record[0] == _GOES_WITH_CGROUP[0]]
+        if len(claims) == 1 and not kept["hooks"] and all(record[0] in _GOES_WITH_CGROUP for record in plan):
+            _, directories, claim = claims[0]
+            store.create(f"{self.directory}/undo", "\n".join([claim, *directories]) + "\n")
 
 
 def names(root: str) -> list[str]:

@@ -90,7 +90,7 @@ def create(identity: str, bundle: str, root: str, options: CreateOptions) -> tup
     if bool((config["process"]).get("terminal")) != bool(options.console_socket):
         _terminal_mismatch(bool(options.console_socket))
     container = Bundled(identity, root)
-    with _claim(container):
+    with claim(container):
         hooked = False
         try:
             place = placement.place(config, identity, options.systemd_cgroup, options.rootless)
@@ -102,9 +102,9 @@ def create(identity: str, bundle: str, root: str, options: CreateOptions) -> tup
             hooked = bool(config.get("hooks"))
             pid = _Spawning(container, config, bundle, place, options).run()
         except BaseException:
-            _take_back(container, config if hooked else {}, options.log)
+            take_back(container, config if hooked else {}, options.log)
             raise
-        os.unlink(f"{root}/{CREATING}/{identity}")
+        unmark(container)
     return container, pid
 
 
@@ -114,7 +114,7 @@ def _terminal_mismatch(socket: bool) -> None:
     raise Conflict("config.json: process.terminal", "a terminal needs --console-socket", "or set it to false")
 
 
-def _claim(container: Bundled) -> Locked:
+def claim(container: Bundled) -> Locked:
     """Take the id: its directory exists and is ours. What dead creates left is undone first."""
     marks = store.directory(container.root, CREATING)
     for name in store.entries(marks):
@@ -124,6 +124,8 @@ def _claim(container: Bundled) -> Locked:
         try:
             os.mkdir(container.directory, 0o700)
         except FileExistsError:
+            if os.path.exists(f"{container.directory}/process"):
+                unmark(container)  # it is not being made any more
             raise Conflict(f"container {container.id!r}", "already exists", "delete it, or take another id") from None
         try:
             return Locked(container.directory, container.id)
@@ -141,19 +143,24 @@ def _undo_dead(container: Bundled) -> None:
         pass
     except (BlockingIOError, MinirunError):  # it is alive; or for the next one to try
         return
+    unmark(container)
+
+
+def unmark(container: Bundled) -> None:
+    """Its create has ended, for good or ill; whoever saw that first may have done this."""
     try:
         os.unlink(f"{container.root}/{CREATING}/{container.id}")
     except FileNotFoundError:
         pass
 
 
-def _take_back(container: Bundled, config: dict[str, Any], warn: Callable[[str], None]) -> None:
+def take_back(container: Bundled, config: dict[str, Any], warn: Callable[[str], None]) -> None:
     """Undo a create that failed. Once hooks may have run, those for the end run too (runtime.md, step 13)."""
     try:
         begun = config and os.path.exists(f"{container.directory}/state.json")
         state = {**container.state(), "status": "stopped", "pid": 0} if begun else {}
         container.undo()
-        os.unlink(f"{container.root}/{CREATING}/{container.id}")
+        unmark(container)
         if begun:
             from minirun.runtime import hooks
 
