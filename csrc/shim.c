@@ -318,12 +318,44 @@ static int bpf(int command, union bpf_attr *attributes)
 	return (int)syscall(SYS_bpf, command, attributes, sizeof *attributes);
 }
 
+/* The ids of the device filters that a cgroup has; how many, or 0 where that cannot be asked. */
+static unsigned attached_filters(int cgroup, uint32_t *ids, unsigned room)
+{
+	union bpf_attr query;
+	memset(&query, 0, sizeof query);
+	query.query.target_fd = (unsigned)cgroup;
+	query.query.attach_type = BPF_CGROUP_DEVICE;
+	query.query.prog_ids = (uintptr_t)ids;
+	query.query.prog_cnt = room;
+	return bpf(BPF_PROG_QUERY, &query) < 0 ? 0 : query.query.prog_cnt;
+}
+
+static int detach_filter(int cgroup, uint32_t id)
+{
+	union bpf_attr get, detach;
+	memset(&get, 0, sizeof get);
+	get.prog_id = id;
+	int program = bpf(BPF_PROG_GET_FD_BY_ID, &get);
+	if (program < 0)
+		return -1;
+	memset(&detach, 0, sizeof detach);
+	detach.target_fd = (unsigned)cgroup;
+	detach.attach_bpf_fd = (unsigned)program;
+	detach.attach_type = BPF_CGROUP_DEVICE;
+	int result = bpf(BPF_PROG_DETACH, &detach), error = errno;
+	close(program);
+	errno = error;
+	return result;
+}
+
 /* Loads the eBPF program of `size` bytes as a device filter (bpf(2)) and attaches it to the cgroup v2 directory. It needs
  * no descriptor to live on: it goes with the cgroup. ALLOW_MULTI, as systemd and other runtimes have it: then those of
- * the cgroups above go on being asked, and one below can add its own. */
-int mr_device_filter(const char *cgroup, const void *instructions, size_t size)
+ * the cgroups above go on being asked, and one below can add its own. With `replace` those that the cgroup had itself
+ * are detached, after: so there is no moment without one. */
+int mr_device_filter(const char *cgroup, const void *instructions, size_t size, int replace)
 {
 	union bpf_attr load, attach; /* the kernel refuses what is not zero behind the members that it reads */
+	uint32_t old[64];            /* a cgroup can have no more (BPF_CGROUP_MAX_PROGS) */
 	memset(&load, 0, sizeof load);
 	load.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE;
 	load.insns = (uintptr_t)instructions;
@@ -333,6 +365,7 @@ int mr_device_filter(const char *cgroup, const void *instructions, size_t size)
 	int directory = open(cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (directory < 0)
 		return -1;
+	unsigned count = replace ? attached_filters(directory, old, 64) : 0;
 	int result = -1, program = bpf(BPF_PROG_LOAD, &load);
 	if (program >= 0) {
 		memset(&attach, 0, sizeof attach);
@@ -341,6 +374,8 @@ int mr_device_filter(const char *cgroup, const void *instructions, size_t size)
 		attach.attach_type = BPF_CGROUP_DEVICE;
 		attach.attach_flags = BPF_F_ALLOW_MULTI;
 		result = bpf(BPF_PROG_ATTACH, &attach);
+		for (unsigned i = 0; result == 0 && i < count; i++)
+			result = detach_filter(directory, old[i]);
 	}
 	int error = errno;
 	if (program >= 0)

@@ -16,7 +16,7 @@ int mr_lock(const char *path, int create, int wait);
 int mr_dead_locks(const char *directory, char *names, size_t size);
 int mr_pidfd_open(int pid);
 int mr_watch_file(const char *path);
-int mr_device_filter(const char *cgroup, const void *instructions, size_t size);
+int mr_device_filter(const char *cgroup, const void *instructions, size_t size, int replace);
 int mr_terminal_size(int fd, int *rows, int *columns);
 int mr_terminal_settings(int fd, char *settings, size_t size);
 int mr_follow(int control, int terminal, const char *settings, int *status, int *oom);

@@ -144,6 +144,17 @@ def delegate(directory: str) -> None:
             continue  # one that refuses (cpu, while real-time tasks are about) is reported by the limit that needs it
 
 
+def enable(path: str) -> bool:
+    """Hand the controller of a control file of v2 down to its cgroup from the top, if that is why it is missing."""
+    base, directory = layout().v2, os.path.dirname(path)
+    if not base or not path.startswith(f"{base}/") or not os.path.isdir(directory):
+        return False
+    above = [directory[:end] for end in range(len(base), len(directory)) if directory[end] == "/"]
+    for each in above:
+        delegate(each)
+    return os.path.exists(path)
+
+
 def write(path: str, *values: str) -> None:
     """Write values into a control file, one write(2) each. An OSError names the file and the value."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
@@ -173,18 +184,20 @@ def remove(directory: str) -> None:
     except FileNotFoundError:
         return
     except OSError:
-        _strike(directory)
+        strike(directory)
         _empty(directory)
         _remove_empty(directory)
 
 
-def _strike(directory: str) -> None:
-    """What kills all at once (v2, Linux 5.14), and what lets the frozen die (v1)."""
-    for name, value in (("cgroup.kill", "1"), ("freezer.state", "THAWED")):
-        try:
-            write(f"{directory}/{name}", value)
-        except OSError:  # of the other layout, or of another controller
-            continue
+def strike(directory: str) -> None:
+    """What kills all at once (v2, Linux 5.14), and what lets the frozen die (v1, each cgroup by itself)."""
+    for folder, _, files in os.walk(directory):
+        for name, value in (("cgroup.kill", "1"), ("freezer.state", "THAWED")):
+            try:
+                if name in files:
+                    write(f"{folder}/{name}", value)
+            except OSError:  # gone meanwhile
+                continue
 
 
 def _remove_empty(directory: str) -> None:

@@ -103,13 +103,14 @@ def _deny(rights: int) -> bytes:
     return take + _op(_IF_EQUAL, _SCRATCH, offset=2) + _answer(False)
 
 
-def attach(directory: str, instructions: bytes) -> None:
+def attach(directory: str, instructions: bytes, replace: bool = False) -> None:
     """Let the program decide for the v2 cgroup ``directory``, besides those above it, until the cgroup is removed.
 
+    With ``replace`` it decides instead of those that the cgroup has already.
     Raises Unsupported where the kernel has no such filter: a container must not run with fewer walls than it was asked.
     """
     try:
-        syscalls.device_filter(directory, instructions)
+        syscalls.device_filter(directory, instructions, replace)
     except OSError as error:
         if error.errno not in (_EPERM, _EINVAL, _ENOSYS):
             raise

@@ -111,9 +111,9 @@ def watch_file(path: str) -> int:
     return int(descriptor)
 
 
-def device_filter(cgroup: str, instructions: bytes) -> None:
+def device_filter(cgroup: str, instructions: bytes, replace: bool = False) -> None:
     """Attach an eBPF program that decides about devices to the v2 cgroup with this directory; see ``devices``."""
-    if lib.mr_device_filter(cgroup.encode(), instructions, len(instructions)) < 0:
+    if lib.mr_device_filter(cgroup.encode(), instructions, len(instructions), replace) < 0:
         _raise(cgroup)
 
 

@@ -11,17 +11,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# As csrc/ knows them, without those that it hands to the file system.
-_ONCE = """
-    defaults async atime norelatime nostrictatime loud nomand bind rbind
-    ro rw suid nosuid dev nodev exec noexec atime noatime relatime strictatime diratime nodiratime symfollow nosymfollow
-    private slave shared unbindable rprivate rslave rshared runbindable
+# Those of csrc/mount_options.c; what is not there is handed to the file system. Of these each has a recursive form, "r"
+# in front, for all mounts of the tree:
+_ATTRIBUTES = """
+    ro rw suid nosuid dev nodev exec noexec atime noatime relatime norelatime strictatime nostrictatime diratime
+    nodiratime symfollow nosymfollow idmap private slave shared unbindable
 """
-_RECURSIVE = """
-    rro rrw rsuid rnosuid rdev rnodev rexec rnoexec rnoatime rrelatime rstrictatime rdiratime rnodiratime rsymfollow
-    rnosymfollow
+_FLAGS = """
+    defaults bind rbind remount tmpcopyup sync async dirsync mand nomand iversion noiversion lazytime nolazytime silent
+    loud
 """
-MOUNT_OPTIONS = frozenset([*_ONCE.split(), *_RECURSIVE.split()])
+MOUNT_OPTIONS = frozenset([*_FLAGS.split(), *(r + name for name in _ATTRIBUTES.split() for r in ("", "r"))])
 
 
 def document() -> dict[str, Any]:

@@ -6,6 +6,7 @@ import os
 
 from minirun.errors import InvalidDocument, MinirunError, Unsupported
 from minirun.linux import cgroup, syscalls
+from minirun.runtime.claim import words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,10 +45,12 @@ class Handle:
             return f"{self.directories['']}/memory.events"
         return f"{self.directories['memory']}/memory.oom_control" if "memory" in self.directories else None
 
-    def joins(self, below: str = "") -> tuple[list[str], str | None]:
+    def joins(self, below: str = "", pid: int = 0) -> tuple[list[str], str | None]:
         """The files that one more process of the container writes "0" to, and the directory that it is born in.
 
-        ``below`` is a cgroup inside the container's, which must exist. Raises InvalidDocument.
+        ``below`` is a cgroup inside the container's, which must exist. Raises InvalidDocument. Without it, where the
+        container (systemd, say) has handed its cgroup on to others below, which in v2 leaves no room for processes,
+        it is that of its first process ``pid``.
         """
         parts = [part for part in below.split("/") if part and part != "."]
         if ".." in parts:
@@ -60,7 +63,18 @@ class Handle:
                 raise InvalidDocument(f"cgroup {below!r:.200}", "does not exist in the container's")
             found = {**self.directories, **found}
         born = found.pop("", None)
+        if born and pid and not inner and words(f"{born}/cgroup.subtree_control"):
+            born = self._of(pid) or born
         return [f"{path}/tasks" for path in dict.fromkeys(found.values())], born
+
+    def _of(self, pid: int) -> str | None:
+        """Where in the v2 cgroup of the container a process of it is."""
+        top = self.directories[""]
+        for word in words(f"/proc/{pid}/cgroup"):
+            base = cgroup.layout().v2
+            if word.startswith("0::") and f"{base}{word[3:]}/".startswith(f"{top}/"):
+                return f"{base}{word[3:]}"
+        return None
 
     def frozen(self) -> bool:
         """Whether the container is frozen, or about to be."""
@@ -85,12 +99,9 @@ class Handle:
 
     def processes(self, recursive: bool = True) -> list[int]:
         """The pids in the cgroup, and with ``recursive`` in those that the container has made below it."""
-        for name in ("", "pids", *self.directories):
-            if name in self.directories:
-                break
-        else:
+        if not self.directories:
             return []
-        top = self.directories[name]
+        top = self.directories.get("pids") or next(iter(self.directories.values()))
         folders = [folder for folder, _, _ in os.walk(top)] if recursive else [top]
         return [pid for folder in folders for pid in cgroup.processes(folder)]
 
@@ -100,13 +111,8 @@ class Handle:
             for pid in self.processes():
                 self._signal(pid, signal)
             return
-        if "" in self.directories:
-            try:
-                cgroup.write(f"{self.directories['']}/cgroup.kill", "1")
-            except OSError:  # older than Linux 5.14
-                pass
-        if not self.unified and self.frozen():
-            self.freeze(False)
+        for path in self.directories.values():
+            cgroup.strike(path)
         if not _until(self._kill_once):
             raise MinirunError("kill", f"processes {self.processes()} do not die")
 

@@ -1,18 +1,17 @@
-"""Where a container's cgroup is, and how it becomes this container's and nobody else's.
+"""Where a container's cgroup is, and its limits: ``place`` before it is made, ``load`` ever after.
 
-The path is ``linux.cgroupsPath`` below the mount of each hierarchy. A cgroup may be there already, made by who calls
-us, and is taken if it is empty. Two containers could be given the same path, by mistake or at the same moment; at
-the end of one the other's processes must not die. Therefore a cgroup is claimed: its directory is locked (flock(2))
-while a container is made in it, and an extended attribute says whose it is for as long as it is there.
+The path is ``linux.cgroupsPath`` below the mount of each hierarchy, or ``<cgroup.parent>/<id>``. A user has no
+cgroup, unless one was handed over to them (v2, "Delegation"): then the container's is below that.
 """
 
 from __future__ import annotations
 
 import os
 
-from minirun.errors import Conflict, InvalidDocument, MinirunError, Unsupported
+from minirun.errors import InvalidDocument, MinirunError, Unsupported
 from minirun.linux import cgroup
 from minirun.runtime import resources
+from minirun.runtime.claim import Claim, words
 from minirun.step import Step
 
 TYPE_CHECKING = False
@@ -21,7 +20,8 @@ if TYPE_CHECKING:
 
     from minirun.runtime.control import Handle
 
-_EACCES, _EROFS, _EPERM = 13, 30, 1
+_EBUSY, _EINVAL = 16, 22
+_DELEGATE = "run it in a scope of its own: systemd-run --user --scope -p Delegate=yes"
 
 
 class Placement:
@@ -52,11 +52,51 @@ def place(config: dict[str, Any], identity: str, systemd: bool = False, rootless
     wanted = linux.get("resources") or {}
     if systemd:
         raise Unsupported("systemd cgroup driver", "systemd does not run here", "leave --systemd-cgroup out")
-    path = cgroup_path(linux.get("cgroupsPath"), identity)
+    if not isinstance(wanted, dict):
+        raise InvalidDocument("linux.resources", f"expected an object, got {type(wanted).__name__}")
+    asked = cgroup_path(linux.get("cgroupsPath"), identity)
+    path = _allowed(asked, bool(linux.get("cgroupsPath")), wanted) if rootless else asked
+    if path is None:
+        return Placement([], {})
     directories = cgroup.layout().everywhere(path)
     claim = f"{identity}:{os.getpid()}:{_now()}"
     steps: list[Step] = [Claim(list(dict.fromkeys(directories.values())), claim)]
     return Placement([*steps, *limit_steps(directories, wanted, rootless)], directories, claim)
+
+
+def _allowed(path: str, explicit: bool, wanted: dict[str, Any]) -> str | None:
+    """The path for a user who is not root; None where the user may have no cgroup and the container needs none."""
+    layout = cgroup.layout()
+    if all(_may_make(directory) for directory in layout.everywhere(path).values()):
+        return path
+    if explicit:
+        raise Unsupported("linux.cgroupsPath", f"you may make no cgroup {path}", f"leave it out, or {_DELEGATE}")
+    own = _delegated() if layout.unified else None
+    if own is not None:
+        return f"{own}/{path}"
+    for limit in resources.settings(wanted, layout.unified):
+        if limit.controller != "devices":
+            raise Unsupported(limit.where, "you have no cgroup to set a limit in", f"leave it out, or {_DELEGATE}")
+    return None
+
+
+def _may_make(directory: str) -> bool:
+    """Whether we may make this cgroup and move into it."""
+    while not os.path.exists(directory):
+        directory = os.path.dirname(directory)
+    return os.access(directory, os.W_OK) and os.access(f"{directory}/cgroup.procs", os.W_OK)
+
+
+def _delegated() -> str | None:
+    """The highest cgroup at or above our own that was handed over to us: within it processes may be moved."""
+    with open("/proc/self/cgroup") as file:
+        own = next((line[3:].strip() for line in file if line.startswith("0::")), "/")
+    parts = [part for part in own.split("/") if part]
+    for length in range(1, len(parts) + 1):
+        path = "/".join(parts[:length])
+        if _may_make(cgroup.layout().directory(path)):
+            return path
+    return None
 
 
 def load(record: dict[str, Any]) -> Handle:
@@ -87,7 +127,7 @@ def cgroup_path(wanted: Any, identity: str) -> str:
 
 def limit_steps(directories: dict[str, str], wanted: dict[str, Any], rootless: bool = False) -> list[Step]:
     """The steps that set the limits of ``linux.resources``."""
-    files = limit_files(directories, wanted)
+    files = limit_files(directories, wanted, rootless)
     steps: list[Step] = [Limits(files)] if files else []
     if cgroup.layout().unified and not rootless:
         rules = resources.device_rules(wanted)
@@ -95,7 +135,7 @@ def limit_steps(directories: dict[str, str], wanted: dict[str, Any], rootless: b
     return steps
 
 
-def limit_files(directories: dict[str, str], wanted: dict[str, Any]) -> list[list[str]]:
+def limit_files(directories: dict[str, str], wanted: dict[str, Any], rootless: bool = False) -> list[list[str]]:
     """[place in the document, file, value, and what else if there is no such file] of each limit.
 
     Raises Unsupported for a controller that this machine lacks.
@@ -103,57 +143,21 @@ def limit_files(directories: dict[str, str], wanted: dict[str, Any]) -> list[lis
     layout = cgroup.layout()
     hugetlb_v2 = not layout.unified and "hugetlb" not in directories and "" in directories
     files = []
-    for one in resources.settings(wanted, hugetlb_v2):
+    if rootless:  # the kernel lets nobody else say which devices may be used, and a user needs no more walls there
+        wanted = {key: value for key, value in wanted.items() if key != "devices"}
+    for one in resources.settings(wanted, layout.unified, hugetlb_v2):
         base = directories.get(one.controller)
         if base is None:
-            remedy = "leave it out, or mount the controller"
-            raise Unsupported(one.where, f"cgroup controller {one.controller} is not mounted", remedy)
+            what = (
+                f"cgroup controller {one.controller} is not mounted" if directories else "the container has no cgroup"
+            )
+            raise Unsupported(one.where, what, "leave it out")
         otherwise = []
         if one.otherwise is not None:
             file, _, value = one.otherwise.partition("=")
             otherwise = [f"{base}/{file}" if file else "", value]
         files.append([one.where, f"{base}/{one.file}", one.value, *otherwise])
     return files
-
-
-class Claim(Step):
-    """Make the container's cgroup in all hierarchies, and make it ours."""
-
-    kind = "cgroup-claim"
-    fields = ("directories", "claim")
-    directories: list[str]
-    claim: str
-
-    _lock = -1
-
-    def sh(self) -> str:
-        return f"mkdir -p {' '.join(self.directories)}\nsetfattr -n {_name()} -v '{self.claim}' {self.directories[0]}"
-
-    def do(self) -> None:
-        try:
-            self._lock = _claim(self.directories[0], self.claim)
-            for directory in self.directories[1:]:
-                if not cgroup.create(directory):
-                    _refuse_used(directory)
-            _refuse_frozen(self.directories)
-        except OSError as error:
-            raise _not_made(error, self.directories[0]) from error
-
-    def undo(self) -> None:
-        """Remove it with all that is in it, if it is ours; the first directory last, since it says so."""
-        self.release()
-        owner = _owner(self.directories[0])
-        if owner is None:
-            _remove_unclaimed(self.directories[0])
-        if owner != self.claim:
-            return
-        for directory in reversed(self.directories):
-            cgroup.remove(directory)
-
-    def release(self) -> None:
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
 
 
 class Limits(Step):
@@ -180,11 +184,13 @@ def write_limit(where: str, path: str, value: str, *otherwise: str) -> str:
         cgroup.write(path, value)
         return path
     except FileNotFoundError:
+        if cgroup.enable(path):
+            return write_limit(where, path, value, *otherwise)
         if not otherwise:
             raise Unsupported(where, f"there is no {path}", _missing(path)) from None
     except OSError as error:
         why = f"the kernel refuses {value!r} for {path}: {error.strerror}"
-        raise MinirunError(where, why, _refused(path)) from None
+        raise MinirunError(where, why, _remedy(path, error.errno or 0)) from None
     if not otherwise[0]:
         return ""
     return write_limit(where, *otherwise)
@@ -196,102 +202,16 @@ def _missing(path: str) -> str:
         return "the cgroup is gone"
     controller = name.partition(".")[0]
     control = f"{os.path.dirname(directory)}/cgroup.subtree_control"
-    if os.path.exists(control) and controller not in _words(control):
+    if os.path.exists(control) and controller not in words(control):
         return f"controller {controller} is not enabled in {control}"
     return "this kernel has no such limit"
 
 
-def _refused(path: str) -> str:
-    if path.endswith(("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")):
-        try:
-            usage = f"{path.removesuffix('limit_in_bytes')}usage_in_bytes"
-            with open(usage) as file:
-                return f"in use are {file.read().strip()}"
-        except OSError:
-            pass
+def _remedy(path: str, error: int) -> str:
+    name = path.rsplit("/", 1)[1]
+    if error == _EINVAL and name in ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"):
+        return "memory must not be more than memory and swap together (linux.resources.memory.swap)"
+    if error == _EBUSY and name.endswith("limit_in_bytes"):
+        used = words(path.replace("limit_in_bytes", "usage_in_bytes"))
+        return f"{''.join(used)} bytes are in use"
     return ""
-
-
-def _words(path: str) -> list[str]:
-    try:
-        with open(path) as file:
-            return file.read().split()
-    except OSError:
-        return []
-
-
-def _name() -> str:
-    """The extended attribute that says whose a cgroup is: trusted ones are root's, the others the owner's."""
-    return "trusted.minirun" if os.geteuid() == 0 else "user.minirun"
-
-
-def _owner(directory: str) -> str | None:
-    """Who has claimed a cgroup; None if it is gone or nobody's."""
-    for name in ("trusted.minirun", "user.minirun"):
-        try:
-            return os.getxattr(directory, name).decode()
-        except OSError:
-            continue
-    return None
-
-
-def _claim(directory: str, claim: str) -> int:
-    """Make the cgroup if need be, and make it ours: the locked descriptor. Raises Conflict if it is in use."""
-    import fcntl
-
-    while True:
-        cgroup.create(directory)
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _refuse_used(directory)
-            os.setxattr(descriptor, _name(), claim.encode())
-            return descriptor
-        except FileNotFoundError:  # its last container was being deleted
-            os.close(descriptor)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise _in_use(directory) from None
-        except BaseException:
-            os.close(descriptor)
-            raise
-
-
-def _refuse_used(directory: str) -> None:
-    """A cgroup that others use must not become ours: with the container its processes would be killed."""
-    if os.stat(directory).st_nlink > 2 or cgroup.processes(directory):
-        raise _in_use(directory)
-
-
-def _refuse_frozen(directories: list[str]) -> None:
-    """Frozen itself or below a frozen one: init would not come back from joining it."""
-    for directory in directories:
-        for name, word in (("freezer.state", "THAWED"), ("cgroup.events", "0")):
-            words = _words(f"{directory}/{name}")
-            if words and words[-1] != word and "populated" not in words[-2:]:
-                raise Conflict(f"cgroup {directory}", "is frozen, and so would the container be", "thaw it first")
-
-
-def _remove_unclaimed(directory: str) -> None:
-    """Remove what we made and had no time to claim: it is empty, and nobody is at work in it."""
-    import fcntl
-
-    try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.rmdir(directory)
-    except OSError:
-        return
-    finally:
-        os.close(descriptor)
-
-
-def _in_use(directory: str) -> Conflict:
-    return Conflict(f"cgroup {directory}", "container's cgroup is not empty", "choose another linux.cgroupsPath")
-
-
-def _not_made(error: OSError, directory: str) -> MinirunError:
-    return MinirunError(f"cgroup {directory}", f"cannot be made: {error}")

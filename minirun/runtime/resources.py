@@ -110,7 +110,7 @@ class Setting:
 def plan(path: str, resources: dict[str, Any]) -> Cgroup:
     """The step for cgroup ``path`` (below the mount points) with the limits of ``linux.resources``."""
     layout = cgroup.layout()
-    wanted = settings(resources)
+    wanted = settings(resources, layout.unified)
     extra = [name for name in dict.fromkeys(one.controller for one in wanted) if name in cgroup.V1_ON_DEMAND]
     files = [[f"{layout.directory(path, one.controller)}/{one.file}", one.value] for one in wanted]
     return Cgroup(layout.directories(path, extra), files)
@@ -122,12 +122,11 @@ def device_filters(limits: Cgroup, resources: dict[str, Any]) -> list[DeviceFilt
     return [DeviceFilter(limits.directories[0], rules)] if rules else []
 
 
-def settings(wanted: dict[str, Any], hugetlb_v2: bool = False) -> list[Setting]:
+def settings(wanted: dict[str, Any], unified: bool, hugetlb_v2: bool = False) -> list[Setting]:
     """What ``linux.resources`` asks for, in the order in which it must be written.
 
-    ``hugetlb_v2``: on this machine of v1 the huge pages are counted in the tree of v2.
+    ``unified``: for v2, else for v1. ``hugetlb_v2``: on this machine of v1 huge pages are counted in the tree of v2.
     """
-    unified = cgroup.layout().unified
     found = [*_memory_v2(wanted), *_cpu_v2(wanted)] if unified else [*_memory_v1(wanted), *_cpu_v1(wanted)]
     found += _pids("" if unified else "pids", wanted)
     if any(wanted.get(section) for section in _LESS_COMMON):

@@ -152,7 +152,7 @@ def test_the_last_rule_decides(rules: list[Rule], access: int, granted: bool) ->
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EINVAL, errno.EPERM])
 def test_no_filter_no_container(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(cgroup: str, instructions: bytes) -> None:
+    def refuse(cgroup: str, instructions: bytes, replace: bool) -> None:
         raise OSError(number, "no", cgroup)
 
     monkeypatch.setattr(syscalls, "device_filter", refuse)

@@ -1,0 +1,175 @@
+"""How a cgroup becomes one container's and nobody else's.
+
+A cgroup may be there already, made by whoever calls us, and is taken if it is empty. Two containers could be given the
+same path, by mistake or at the same moment; when one of them ends, the other's processes must not die. Therefore a
+cgroup is claimed: its directory is locked (flock(2)) while a container is made in it, and an extended attribute says
+whose it is for as long as it is there. On v1 the directory of the first hierarchy speaks for all.
+"""
+
+from __future__ import annotations
+
+import os
+
+from minirun.errors import Conflict, MinirunError
+from minirun.linux import cgroup
+from minirun.step import Step
+
+# Trusted attributes are root's; who is root only in a user namespace, or not at all, has those of users.
+_NAMES = ("trusted.minirun", "user.minirun")
+
+
+class Claim(Step):
+    """Make the container's cgroup in all hierarchies, and make it ours."""
+
+    kind = "cgroup-claim"
+    fields = ("directories", "claim")
+    directories: list[str]
+    claim: str
+
+    _lock = -1
+    _refused = False
+
+    def sh(self) -> str:
+        return f"mkdir -p {' '.join(self.directories)}\nsetfattr -n {_NAMES[0]} -v '{self.claim}' {self.directories[0]}"
+
+    def do(self) -> None:
+        made: list[str] = []
+        try:
+            self._lock = _locked(self.directories[0], made)
+            for directory in self.directories[1:]:
+                if cgroup.create(directory):
+                    made.append(directory)
+                else:
+                    _refuse_used(directory)
+            _refuse_frozen(self.directories)
+            mark(self.directories[0], self.claim)  # last: from now on, what is inside is ours to kill
+        except (OSError, MinirunError) as error:
+            self._refused = True
+            for directory in made:
+                cgroup.remove(directory)
+            if isinstance(error, OSError):
+                raise _not_made(error, self.directories[0]) from error
+            raise
+
+    def undo(self) -> None:
+        """Remove it with all that is in it, if it is ours; the first directory last, since it says so."""
+        self.release()
+        if self._refused:  # it was never ours, and what we made is gone
+            return
+        found = owner(self.directories[0])
+        if found is None:
+            _remove_unclaimed(self.directories)
+        if found != self.claim:
+            return
+        left = [directory for directory in reversed(self.directories[1:]) if not _removed(directory)]
+        # Where one is frozen, no process dies by what is done in the others.
+        for directory in [*left, self.directories[0]] if left else []:
+            cgroup.strike(directory)
+        for directory in [*left, self.directories[0]]:
+            cgroup.remove(directory)
+
+    def release(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _removed(directory: str) -> bool:
+    """Remove a cgroup if it is empty, as nearly always at the end of a container; gone already is fine."""
+    try:
+        os.rmdir(directory)
+        return True
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
+def owner(directory: str) -> str | None:
+    """Who has claimed a cgroup; None if it is gone or nobody's."""
+    for name in _NAMES:
+        try:
+            return os.getxattr(directory, name).decode()
+        except OSError:
+            continue
+    return None
+
+
+def mark(directory: str, claim: str) -> None:
+    """Write down whose a cgroup is."""
+    try:
+        os.setxattr(directory, _NAMES[0], claim.encode())
+    except PermissionError:
+        os.setxattr(directory, _NAMES[1], claim.encode())
+
+
+def words(path: str) -> list[str]:
+    """The words of a control file, none if it cannot be read."""
+    try:
+        with open(path) as file:
+            return file.read().split()
+    except OSError:
+        return []
+
+
+def _locked(directory: str, made: list[str]) -> int:
+    """Make the cgroup if need be (``made`` gets it), and lock it: the descriptor. Raises Conflict if it is in use."""
+    import fcntl
+
+    while True:
+        made[:] = [directory] if cgroup.create(directory) else []
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _refuse_used(directory)
+            return descriptor
+        except FileNotFoundError:  # its last container was being deleted
+            os.close(descriptor)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise _in_use(directory) from None
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+
+def _refuse_used(directory: str) -> None:
+    """A cgroup that others use must not become ours: with the container its processes would be killed."""
+    if os.stat(directory).st_nlink > 2 or cgroup.processes(directory):
+        raise _in_use(directory)
+
+
+def _refuse_frozen(directories: list[str]) -> None:
+    """Frozen itself or below a frozen one: init would not come back from joining it."""
+    where = cgroup.layout()
+    for base, name, ends in ((where.v1.get("freezer"), "freezer.state", "THAWED"), (where.v2, "cgroup.events", "0")):
+        for directory in directories:
+            found = words(f"{directory}/{name}") if base and directory.startswith(f"{base}/") else []
+            if found and found[-1] != ends:
+                raise Conflict(f"cgroup {directory}", "is frozen, and so would the container be", "thaw it first")
+
+
+def _remove_unclaimed(directories: list[str]) -> None:
+    """Remove what we made and had no time to claim: it is empty, and nobody is at work in it."""
+    import fcntl
+
+    try:
+        descriptor = os.open(directories[0], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for directory in directories:
+            os.rmdir(directory)
+    except OSError:  # somebody is, or we had not come that far
+        return
+    finally:
+        os.close(descriptor)
+
+
+def _in_use(directory: str) -> Conflict:
+    return Conflict(f"cgroup {directory}", "container's cgroup is not empty", "choose another linux.cgroupsPath")
+
+
+def _not_made(error: OSError, directory: str) -> MinirunError:
+    return MinirunError(f"cgroup {directory}", f"cannot be made: {error}")
