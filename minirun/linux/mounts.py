@@ -32,3 +32,14 @@ def points() -> list[tuple[int, str]]:
             path = path.replace(code, character)
         found.append((int(words[0]), path))
     return found
+
+
+def kind(path: str) -> str:
+    """The type of the file system that is mounted at exactly this path, whole, such as "proc"; "" for none."""
+    found = ""
+    for line in mountinfo():
+        before, _, after = line.partition(" - ")
+        words = before.split(" ", 5)
+        if words[4] == path and words[3] == "/":
+            found = after.split(" ", 1)[0]  # the last one is on top
+    return found

@@ -20,7 +20,7 @@ from minirun.errors import Conflict, MinirunError, NotFound, Unsupported
 from minirun.linux import seccomp, syscalls
 from minirun.linux.syscalls import Message
 from minirun.oci import defaults, runtime_spec
-from minirun.runtime import handover, idmap, init_ops, namespaces, placement, process, rootfs
+from minirun.runtime import handover, idmap, init_ops, mount_ops, namespaces, placement, process, rootfs
 from minirun.runtime.container import CREATING, Bundled
 from minirun.runtime.locked import Locked
 
@@ -203,6 +203,10 @@ class _Spawning:
             self.place.joins,
             seccomp.filter_path(profile) if profile else None,
             [["ready"], ["wait"]],
+        )
+        setting.bundle = self.bundle
+        setting.taken = mount_ops.before_fork(
+            self.config, self.bundle, setting.root[1], self.place.joins, holders.path, self.options.rootless
         )
         setting.opened = [["fifo", f"{self.container.directory}/exec.fifo"]]
         setting.rootless = self.options.rootless

@@ -24,19 +24,33 @@ DEVICES, HOOKS = 1, 2
 class Setting:
     """What the document does not say and the ops depend on.
 
-    ``root`` is the op that brings the root file system (``root`` or ``overlay``); ``cgroups`` the files to join;
-    ``filter_path`` the compiled seccomp filter; ``start`` how to wait for the start; ``opened`` are ops that open what
-    ``start`` needs of the host, ``taken`` those that take mounts while init has the host's rights; ``hooks`` are the
-    ops of hooks that run inside, by name; ``keyring`` is the name of a new session keyring, None for the caller's;
-    ``pivot`` how the root changes; ``rootless`` means that the caller is an ordinary user.
+    ``root`` is the op that brings the root file system (``root`` or ``overlay``); ``bundle`` the directory that
+    relative paths are below, "" for a document of the engine; ``cgroups`` the files to join; ``filter_path`` the
+    compiled seccomp filter; ``start`` how to wait for the start; ``opened`` are ops that open what ``start`` needs of
+    the host, ``taken`` those that take mounts while init has the host's rights; ``hooks`` are the ops of hooks that run
+    inside, by name; ``keyring`` is the name of a new session keyring, None for the caller's; ``pivot`` how the root
+    changes; ``rootless`` means that the caller is an ordinary user.
     """
 
-    __slots__ = ("cgroups", "filter_path", "hooks", "keyring", "opened", "pivot", "root", "rootless", "start", "taken")
+    __slots__ = (
+        "bundle",
+        "cgroups",
+        "filter_path",
+        "hooks",
+        "keyring",
+        "opened",
+        "pivot",
+        "root",
+        "rootless",
+        "start",
+        "taken",
+    )
 
     def __init__(self, root: Op, cgroups: Sequence[str], filter_path: str | None, start: Sequence[Op]) -> None:
         self.root, self.cgroups, self.filter_path, self.start = root, cgroups, filter_path, start
         self.opened: Sequence[Op] = ()
         self.taken: Sequence[Op] = ()
+        self.bundle = ""
         self.hooks: dict[str, list[Op]] = {}
         self.keyring: str | None = "minirun"
         self.pivot = "pivot"
@@ -70,24 +84,22 @@ def create_ops(config: dict[str, Any], setting: Setting) -> list[Op]:
         *([["domainname", config["domainname"]]] if config.get("domainname") else []),
         # From here on no mount of ours may reach the host; the host's may reach us where that was asked for. In the
         # host's own mount namespace there is nothing to part.
-        *([["propagation", linux.get("rootfsPropagation") or "rprivate"]] if "mount" in kinds else []),
+        *([["propagation", mount_ops.propagation_mode(config)]] if "mount" in kinds else []),
         setting.root,
-        *mount_ops.mount_ops(config),
-        *mount_ops.device_ops(linux),
+        *mount_ops.mount_ops(config, setting.bundle, setting.cgroups),
+        *mount_ops.device_ops(config),
         # The terminal comes from the container's devpts, so after the mounts; before the root is made read-only.
         *(terminal(process, uid) if process.get("terminal") else [["own-stdio", uid]]),
         # Hooks see the container as it will be, and can still change it; the host's first, as the runtime-spec has it.
         *([["sync", str(HOOKS)]] if _runtime_hooks(config) else []),
         *setting.hooks.get("createContainer", ()),
         *([["sysctl", name.replace(".", "/"), str(value)] for name, value in (linux.get("sysctl") or {}).items()]),
-        # Read-only before masked: a masked file below a read-only directory must stay masked.
-        *([["readonly", path] for path in linux.get("readonlyPaths") or []]),
-        *([["mask", path] for path in linux.get("maskedPaths") or []]),
+        *mount_ops.closing_ops(config),
         *([["mkdir", process["cwd"]]] if process.get("cwd", "/") != "/" else []),
         *label_ops(process),
         # The last look at the host.
         [setting.pivot],
-        *([["remount", "/", "ro"]] if (config.get("root") or {}).get("readonly") else []),
+        *mount_ops.root_ops(config),
         *identity_ops(config, process, setting),
     ]
 

@@ -161,6 +161,10 @@ def _fail(number: int, error: int, ops: Sequence[Sequence[str]], program: Sequen
         raise HookFailed(f"hook {op[1]}", limits.get(error, why))
     if op[0] == "cwd" or (op[0] == "mkdir" and error == _ENOTDIR):
         raise CommandNotExecutable(f"working directory {op[1]!r}", why.lower(), "choose another with -w")
+    if op[0] in ("mount", "tree"):
+        from minirun.runtime import mount_errors
+
+        raise mount_errors.told(op, error)
     raise StepFailed(f"init op {number} ({' '.join(op)}) failed", why, _remedy(error))
 
 
