@@ -1,10 +1,12 @@
 /* The hooks that run inside (runtime-spec, "POSIX-platform Hooks"): createContainer before the root changes, where the
  * host's programs can still be found, and startContainer after it, where only the container's can. */
 #define _GNU_SOURCE
+#include "minirun.h"
 #include "ops.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -66,44 +68,61 @@ static int state_file(void)
 	return fd;
 }
 
-_Noreturn static void become_hook(const char *path, int input)
+_Noreturn static void become_hook(const char *path, int input, int said)
 {
 	int null = open_host("/dev/null", O_RDWR);
-	if (null >= 0 && (dup2(null, 1) < 0 || dup2(null, 2) < 0))
+	if ((null >= 0 && dup2(null, 1) < 0) || dup2(said, 2) < 0)
 		_exit(126);
 	if (dup2(input, 0) < 0 || syscall(SYS_close_range, 3, ~0U, 0) < 0)
 		_exit(126);
 	execve(path, next.argv, next.envp);
+	dprintf(2, "%s\n", strerror(errno));
 	_exit(errno == ENOENT ? 127 : 126);
 }
 
+/* Waits for the hook's end, and kills it when its time is over: its wait status, or -1 with ETIME. */
+static int end_of(pid_t pid, long seconds)
+{
+	int n = 0, status, pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	struct pollfd ended = {.fd = pidfd, .events = POLLIN};
+	if (pidfd >= 0)
+		do
+			n = poll(&ended, 1, seconds > 0 && seconds < INT_MAX / 1000 ? (int)seconds * 1000 : -1);
+		while (n < 0 && errno == EINTR);
+	int error = pidfd < 0 || n < 0 ? errno : ETIME;
+	if (n <= 0)
+		kill(pid, SIGKILL);
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (pidfd >= 0)
+		close(pidfd);
+	errno = error;
+	return n <= 0 ? -1 : status;
+}
+
 /* hook PATH SECONDS: runs it to its end; 0 seconds are no limit. Fails with ETIME, or ECANCELED if it did not exit with
- * 0. */
+ * 0: then the spawner is told how it ended, and what it said. */
 static int op_hook(struct container *c, char **word)
 {
-	(void)c;
-	int status = 0, input = state_file();
-	long limit = strtol(word[1], NULL, 10);
-	pid_t pid = input < 0 ? -1 : fork();
+	int input = state_file(), said = memfd_create("hook-stderr", MFD_CLOEXEC);
+	pid_t pid = input < 0 || said < 0 ? -1 : fork();
 	if (pid < 0)
 		return -1;
 	if (pid == 0)
-		become_hook(word[0], input);
-	close(input);
-	struct pollfd ended = {.fd = (int)syscall(SYS_pidfd_open, pid, 0), .events = POLLIN};
-	int n;
-	do
-		n = poll(&ended, 1, limit ? (int)limit * 1000 : -1);
-	while (n < 0 && errno == EINTR);
-	if (n <= 0)
-		kill(pid, SIGKILL);
-	close(ended.fd);
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
+		become_hook(word[0], input, said);
+	int status = end_of(pid, strtol(word[1], NULL, 10));
 	next.args = next.environment = 0;
 	next.argv[0] = next.envp[0] = NULL;
-	errno = n <= 0 ? ETIME : ECANCELED;
-	return n <= 0 || status ? -1 : 0;
+	if (status > 0) {
+		if (c->control >= 0)
+			mr_send(c->control, MR_SAID, status, 0, &said, 1);
+		errno = ECANCELED;
+	}
+	int error = errno;
+	close(input);
+	close(said);
+	errno = error;
+	return status ? -1 : 0;
 }
 
 const struct op hook_ops[] = {

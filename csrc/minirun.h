@@ -28,6 +28,7 @@ enum mr_type {
 	MR_SYNC,      /* init -> spawner: at sync point `a`; waits for MR_START                          */
 	MR_BORN,      /* init -> spawner: "fork" made me, I go on; waits for MR_START                    */
 	MR_LISTENER,  /* init -> spawner: the seccomp listener comes with this datagram                 */
+	MR_SAID,      /* init -> spawner: a hook ended with wait status `a`; its stderr comes with this   */
 };
 
 /* `c`, on receipt, is the sender's pid as the kernel knows it (SCM_CREDENTIALS), in the receiver's PID namespace; 0 on a

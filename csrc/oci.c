@@ -171,7 +171,11 @@ static bool look(struct container *c)
 		close(freezer);
 	}
 	c->alive = is_alive(c->pid, c->start);
-	c->waiting = faccessat(c->dir, "exec.fifo", F_OK, 0) == 0;
+	int fifo =
+	    openat(c->dir, "exec.fifo", O_WRONLY | O_NONBLOCK | O_CLOEXEC); /* not without a reader, which is init */
+	c->waiting = fifo >= 0;
+	if (fifo >= 0)
+		close(fifo);
 	return true;
 }
 
@@ -253,7 +257,24 @@ static int remove_cgroup(char *claim, char *directories)
 	return 0;
 }
 
-static int delete (const struct container *c, const char *path)
+/* Removes the record: out of the way first, so that it is there as a whole or not at all, should we be killed. The next
+ * create removes the rest. */
+static int remove_record(const struct container *c, const char *path, const char *id)
+{
+	char away[PATH_MAX];
+	int root = (int)(strlen(path) - strlen(id));
+	int length = snprintf(away, sizeof away, "%.*s@creating/@%s@%d", root, path, id, getpid());
+	if ((size_t)length >= sizeof away || rename(path, away) < 0)
+		return PYTHON;
+	DIR *listing = fdopendir(dup(c->dir));
+	for (struct dirent *entry; listing && (entry = readdir(listing));)
+		if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
+			unlinkat(c->dir, entry->d_name, 0);
+	rmdir(away);
+	return 0;
+}
+
+static int delete (const struct container *c, const char *path, const char *id)
 {
 	char text[1 << 14];
 	if (c->alive || strchr(c->flags, 'h') || slurp(c->dir, "undo", text, sizeof text) < 0)
@@ -262,17 +283,7 @@ static int delete (const struct container *c, const char *path)
 	if (!end)
 		return PYTHON;
 	*end = '\0';
-	if (remove_cgroup(text, end + 1) == PYTHON)
-		return PYTHON;
-	int copy = dup(c->dir);
-	DIR *listing = copy < 0 ? NULL : fdopendir(copy);
-	if (!listing)
-		return PYTHON;
-	for (struct dirent *entry; (entry = readdir(listing));)
-		if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
-			unlinkat(c->dir, entry->d_name, 0);
-	closedir(listing);
-	return rmdir(path) < 0 ? PYTHON : 0;
+	return remove_cgroup(text, end + 1) == PYTHON ? PYTHON : remove_record(c, path, id);
 }
 
 static int answer(const struct call *call)
@@ -298,7 +309,7 @@ static int answer(const struct call *call)
 		return print_state(&c, call->id);
 	if (!strcmp(call->verb, "start"))
 		return start(&c);
-	return !strcmp(call->verb, "kill") ? send_signal(&c, call->signal) : delete (&c, path);
+	return !strcmp(call->verb, "kill") ? send_signal(&c, call->signal) : delete (&c, path, call->id);
 }
 
 /* Becomes `minirun minirun-oci ARGUMENTS`; our name tells it that this is for the runtime, whatever the arguments are. */

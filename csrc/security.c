@@ -378,11 +378,12 @@ static int op_sync(struct container *c, char **word)
 	return wait_for_spawner(c, MR_SYNC, atoi(word[0]));
 }
 
-/* fifo FILE: opens what "wait" waits on, while the host's files are still there. Reading does not block the open, and
- * whoever starts us can tell by ENXIO that we are gone. */
+/* fifo FILE: opens what "wait" waits on, while the host's files are still there. For both ways, so that it has a writer
+ * at all times: else one that comes and goes would leave an end of file behind, which is always ready to be read. Whoever
+ * starts us can tell by ENXIO that we are gone. */
 static int op_fifo(struct container *c, char **word)
 {
-	c->fifo = open_host(word[0], O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
+	c->fifo = open_host(word[0], O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
 	return c->fifo < 0 ? -1 : 0;
 }
 

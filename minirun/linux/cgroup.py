@@ -232,7 +232,6 @@ def _empty(directory: str) -> None:
 
 def _kill_and_wait(pid: int, directory: str) -> None:
     """SIGKILL by pidfd, after a second look that the number still belongs to the cgroup."""
-    import select
     from _signal import SIGKILL, pidfd_send_signal
 
     try:
@@ -242,7 +241,7 @@ def _kill_and_wait(pid: int, directory: str) -> None:
     try:
         if pid in processes(directory):
             pidfd_send_signal(pidfd, SIGKILL)
-            select.select([pidfd], [], [])
+            syscalls.ended([pidfd])
     except ProcessLookupError:
         pass
     finally:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
 _AT_FDCWD = -100
+_LONGEST = (1 << 31) - 1  # milliseconds, of poll(2)
 RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 2, 4, 8, 16
 
 
@@ -93,6 +94,26 @@ def pidfd_open(pid: int) -> int:
     if descriptor < 0:
         _raise()
     return int(descriptor)
+
+
+def keep_children() -> None:
+    """Have children wait for us when they have ended: a caller that ignores SIGCHLD has passed that on (wait(2))."""
+    import _signal
+
+    if _signal.getsignal(_signal.SIGCHLD) == _signal.SIG_IGN:
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+
+
+def ended(pidfds: Sequence[int], seconds: float | None = None) -> list[int]:
+    """Wait until one of these processes has ended, at most so long: those that have. By poll(2), since select(2) knows
+    no descriptor above 1023, and our caller may have left us more.
+    """
+    import select
+
+    poll = select.poll()
+    for pidfd in pidfds:
+        poll.register(pidfd, select.POLLIN)
+    return [pidfd for pidfd, _ in poll.poll(None if seconds is None else min(seconds * 1000, _LONGEST))]
 
 
 def open_process(pid: int, start: int) -> int:
@@ -224,6 +245,7 @@ def spawn(
     """
     request = ffi.new("struct mr_spawn *", {"namespaces": namespaces, "cgroup": cgroup, "target": target})
     request.init, request.ops, request.stdio, request.keep = init, ops, list(stdio), keep
+    keep_children()
     pid = lib.mr_spawn(request)
     if pid < 0:
         _raise("clone3")
@@ -236,8 +258,8 @@ class Message:
     ``sender`` is the pid that the kernel vouches for, on the socket of ``spawn`` only; ``descriptors`` came along.
     """
 
-    (READY, START, FAILED, CONSOLE, CREATED, STARTED, EXITED, SIGNAL, WINSIZE, ATTACH, SYNC, BORN, LISTENER) = range(
-        1, 14
+    (READY, START, FAILED, CONSOLE, CREATED, STARTED, EXITED, SIGNAL, WINSIZE, ATTACH, SYNC, BORN, LISTENER, SAID) = (
+        range(1, 15)
     )
     SIZE = 16
 

@@ -75,10 +75,12 @@ def restore(
                 *_common(images, work, "restore.log"),
             ]
             pid = _restored(container, config, bundle, [*command, *words], work, joins)
-            container.write_state(_kept(config, bundle, pid, place), placement.load(place.record).freezer)
+            kept = _kept(config, bundle, pid, place)
+            container.write_state(kept)
             place.settle()
             if options.pid_file:
                 store.write(options.pid_file, str(pid), 0o644)
+            container.write_done(kept, placement.load(place.record).freezer)
         except BaseException:
             making.take_back(container, {}, options.log)
             raise

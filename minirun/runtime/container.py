@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 
 from minirun import step, store, strict_json
-from minirun.errors import Conflict, HookFailed, MinirunError, NotFound
+from minirun.errors import Conflict, HookFailed, InvalidDocument, MinirunError, NotFound
 from minirun.oci import defaults
 from minirun.runtime import placement, process
 from minirun.runtime.locked import Locked
@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-_SIGKILL, _ENXIO = 9, 6
+_SIGKILL, _ENOENT, _ENXIO = 9, 2, 6
 _GOES_WITH_CGROUP = ("cgroup-claim", "limits", "device-filter")  # steps whose undo is at most to remove the cgroup
-CREATING = "@creating"  # not an id: in it, each container that is being made has a file of its name
+# Not an id: in it, each container that is being made has a file of its name, and what is being removed is moved there.
+CREATING = "@creating"
 
 
 class Bundled:
@@ -62,7 +63,17 @@ class Bundled:
             return "creating"
         if placement.load(kept["cgroup"]).frozen():
             return "paused"
-        return "created" if os.path.exists(f"{self.directory}/exec.fifo") else "running"
+        return "created" if self._waits() else "running"
+
+    def _waits(self) -> bool:
+        """Whether init waits for its start. A `start` that was killed may have left the fifo without a reader."""
+        try:
+            os.close(os.open(f"{self.directory}/exec.fifo", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        except OSError as error:
+            if error.errno not in (_ENOENT, _ENXIO):
+                raise
+            return False
+        return True
 
     def state(self) -> dict[str, Any]:
         """The state as runtime.md has it; ``pid`` is 0 when the process is gone."""
@@ -79,7 +90,7 @@ class Bundled:
 
     def start(self) -> None:
         """Let init become the program. Raises Conflict unless the container is in the state ``created``."""
-        with Locked(self.directory, self.id):
+        with Locked(self.directory, self.id) as lock:
             kept = self._demand("created")
             fifo = f"{self.directory}/exec.fifo"
             try:
@@ -93,6 +104,7 @@ class Bundled:
             finally:
                 os.close(descriptor)
             os.unlink(fifo)
+            lock.release()  # what hooks do with the container must not wait for us
             if kept["hooks"]:
                 self._poststart(kept)
 
@@ -145,20 +157,41 @@ class Bundled:
     def delete(self, force: bool = False, warn: Callable[[str], None] | None = None) -> None:
         """Take back all that ``create`` made. With ``force`` a running container is killed, a missing one is fine."""
         try:
-            with Locked(self.directory, self.id):
-                self._delete(force, warn)
+            lock = self._lock_by_force() if force else Locked(self.directory, self.id)
         except NotFound:
             if not force:
                 raise
+            return
+        with lock:
+            self._delete(force, warn)
+
+    def _lock_by_force(self) -> Locked:
+        """The lock, which a create or a start that hangs, in a hook for example, may hold: they end with init."""
+        try:
+            return Locked(self.directory, self.id, wait=False)
+        except BlockingIOError:
+            kept = self._read("state.json", True)
+            if kept:
+                process.send(kept["pid"], kept["start"], _SIGKILL)
+        return Locked(self.directory, self.id)
+
+    def _read(self, name: str, force: bool) -> Any:
+        """One of our files, or None. With ``force`` one that is damaged counts as missing."""
+        try:
+            return store.read_json(f"{self.directory}/{name}")
+        except InvalidDocument:
+            if not force:
+                raise
+            return None
 
     def _delete(self, force: bool, warn: Callable[[str], None] | None) -> None:
-        kept = store.read_json(f"{self.directory}/state.json")
+        kept = self._read("state.json", force)
         if kept and not force and (status := self.status(kept)) in ("running", "paused"):
             raise Conflict(f"container {self.id!r}", f"is {status}, not stopped", "kill it first, or delete --force")
-        hooked = kept is not None and kept["hooks"]
-        config, state = (self.config(), {**self.state(), "status": "stopped", "pid": 0}) if hooked else ({}, {})
-        self.undo()
-        if hooked:
+        config = self._read("config.json", force) if kept and kept["hooks"] else None
+        state = {**self.state(), "status": "stopped", "pid": 0} if config else {}
+        self.undo(force)
+        if config:
             from minirun.runtime import hooks
 
             try:
@@ -167,19 +200,30 @@ class Bundled:
                 if warn:
                     warn(str(error))
 
-    def undo(self) -> None:
+    def undo(self, force: bool = False) -> None:
         """Kill what is left, undo the plan and remove the record; whoever calls holds the lock."""
-        kept = store.read_json(f"{self.directory}/state.json")
+        kept = self._read("state.json", force)
         if kept:
             group = placement.load(kept["cgroup"])
             if group.frozen():
                 group.freeze(False)  # a frozen process of v1 dies when it thaws
             process.end(kept["pid"], kept["start"])
-        plan = store.read_json(f"{self.directory}/plan.json") or []
+        plan = self._read("plan.json", force) or []
         errors = step.undo_all([step.load(record) for record in plan])  # a cgroup's undo kills what is still in it
         if errors:
             raise MinirunError(f"container {self.id!r}", f"could not be deleted: {errors[0]}")
-        store.remove_tree(self.directory)
+        self._remove()
+
+    def _remove(self) -> None:
+        """Remove the record: out of the way first, so that it is there as a whole or not at all, should we be killed.
+        The next create removes the rest.
+        """
+        away = f"{self.root}/{CREATING}/@{self.id}@{os.getpid()}"
+        try:
+            os.rename(self.directory, away)
+        except OSError:  # no room for a name, perhaps
+            away = self.directory
+        store.remove_tree(away)
 
     def _demand(self, *wanted: str) -> dict[str, Any]:
         kept = self.kept()
@@ -189,15 +233,17 @@ class Bundled:
             raise Conflict(f"container {self.id!r}", why)
         return kept
 
-    def write_state(self, kept: dict[str, Any], freezer: str | None = None) -> None:
-        """Write ``state.json``; with ``freezer`` also the short form, which says that ``create`` is done."""
+    def write_state(self, kept: dict[str, Any]) -> None:
+        """Write ``state.json``."""
         store.write_json(f"{self.directory}/state.json", kept)
-        if freezer is not None:
-            text = strict_json.dumps({"bundle": kept["bundle"], "annotations": kept["annotations"]})
-            store.create(f"{self.directory}/annexe", text[1:] + "\n")
-            self._write_undo(kept)
-            flags = f"{'h' if kept['hooks'] else ''}{'' if kept['ends_all'] else 'o'}" or "-"
-            store.create_whole(f"{self.directory}/process", f"{kept['pid']} {kept['start']} {flags} {freezer}\n")
+
+    def write_done(self, kept: dict[str, Any], freezer: str) -> None:
+        """Write the short forms; the last of them says that ``create`` is done."""
+        text = strict_json.dumps({"bundle": kept["bundle"], "annotations": kept["annotations"]})
+        store.create(f"{self.directory}/annexe", text[1:] + "\n")
+        self._write_undo(kept)
+        flags = f"{'h' if kept['hooks'] else ''}{'' if kept['ends_all'] else 'o'}" or "-"
+        store.create_whole(f"{self.directory}/process", f"{kept['pid']} {kept['start']} {flags} {freezer}\n")
 
     def _write_undo(self, kept: dict[str, Any]) -> None:
         """Whose its cgroup is and the directories of it, for csrc/oci.c, if deleting is no more than removing these."""
@@ -210,7 +256,8 @@ class Bundled:
 
 def names(root: str) -> list[str]:
     """The ids of all containers below ``root``."""
-    return [name for name in store.entries(root) if os.path.exists(f"{root}/{name}/state.json")]
+    found = [name for name in store.entries(root) if name != CREATING]
+    return [name for name in found if os.path.exists(f"{root}/{name}/state.json")]
 
 
 def wait(pid: int) -> int:

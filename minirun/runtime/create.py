@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 
 from minirun import step, store, strict_json
-from minirun.errors import Conflict, MinirunError, NotFound, Unsupported
+from minirun.errors import Conflict, HookFailed, MinirunError, NotFound, Unsupported
 from minirun.linux import seccomp, syscalls
 from minirun.linux.syscalls import Message
 from minirun.oci import defaults, runtime_spec
@@ -102,7 +102,7 @@ def create(identity: str, bundle: str, root: str, options: CreateOptions) -> tup
             hooked = bool(config.get("hooks"))
             pid = _Spawning(container, config, bundle, place, options).run()
         except BaseException:
-            take_back(container, config if hooked else {}, options.log)
+            take_back(container, config if hooked else {}, options.log, bundle)
             raise
         unmark(container)
     return container, pid
@@ -115,22 +115,34 @@ def _terminal_mismatch(socket: bool) -> None:
 
 
 def claim(container: Bundled) -> Locked:
-    """Take the id: its directory exists and is ours. What dead creates left is undone first."""
+    """Take the id: its directory exists and is ours. What was left half made or half removed is undone first."""
     marks = store.directory(container.root, CREATING)
     for name in store.entries(marks):
-        _undo_dead(Bundled(name, container.root))
-    store.create(f"{marks}/{container.id}", "")
-    while True:
-        try:
+        if name.startswith("@"):  # a delete was killed
+            store.remove_tree(f"{marks}/{name}")
+        else:
+            _undo_dead(Bundled(name, container.root))
+    if os.path.exists(f"{container.directory}/process"):
+        raise _exists(container)
+    try:
+        while True:
+            store.create(f"{marks}/{container.id}", "")
             os.mkdir(container.directory, 0o700)
-        except FileExistsError:
-            if os.path.exists(f"{container.directory}/process"):
-                unmark(container)  # it is not being made any more
-            raise Conflict(f"container {container.id!r}", "already exists", "delete it, or take another id") from None
-        try:
-            return Locked(container.directory, container.id)
-        except NotFound:  # somebody took it for a dead one, between the two lines above
-            continue
+            try:
+                return Locked(container.directory, container.id)
+            except NotFound:  # somebody took it for a dead one, between the two lines above
+                continue
+    except FileExistsError:
+        if os.path.exists(f"{container.directory}/process"):
+            unmark(container)  # or else the mark is that of the other, who is at work
+        raise _exists(container) from None
+    except OSError:
+        unmark(container)
+        raise
+
+
+def _exists(container: Bundled) -> Conflict:
+    return Conflict(f"container {container.id!r}", "already exists", "delete it, or take another id")
 
 
 def _undo_dead(container: Bundled) -> None:
@@ -138,7 +150,7 @@ def _undo_dead(container: Bundled) -> None:
     try:
         with Locked(container.directory, container.id, wait=False):
             if not os.path.exists(f"{container.directory}/process"):
-                container.undo()
+                container.undo(force=True)
     except NotFound:
         pass
     except (BlockingIOError, MinirunError):  # it is alive; or for the next one to try
@@ -154,19 +166,47 @@ def unmark(container: Bundled) -> None:
         pass
 
 
-def take_back(container: Bundled, config: dict[str, Any], warn: Callable[[str], None]) -> None:
+def take_back(container: Bundled, config: dict[str, Any], warn: Callable[[str], None], bundle: str = "") -> None:
     """Undo a create that failed. Once hooks may have run, those for the end run too (runtime.md, step 13)."""
     try:
-        begun = config and os.path.exists(f"{container.directory}/state.json")
-        state = {**container.state(), "status": "stopped", "pid": 0} if begun else {}
         container.undo()
         unmark(container)
-        if begun:
-            from minirun.runtime import hooks
-
-            hooks.run(config, "poststop", state)
     except (MinirunError, OSError) as error:
         warn(str(error))
+    if not config:
+        return
+    from minirun.runtime import hooks
+
+    try:
+        hooks.run(config, "poststop", _state(container.id, bundle, config, "stopped", 0))
+    except HookFailed as error:
+        warn(str(error))
+
+
+def _state(identity: str, bundle: str, config: dict[str, Any], status: str, pid: int) -> dict[str, Any]:
+    """The state that hooks are told."""
+    return {
+        "ociVersion": defaults.VERSION,
+        "id": identity,
+        "status": status,
+        "pid": pid,
+        "bundle": bundle,
+        "annotations": config.get("annotations") or {},
+    }
+
+
+def _listening(config: dict[str, Any]) -> int:
+    """How many sockets systemd, or who speaks like it, hands to us for the container (sd_listen_fds(3)): they are the
+    descriptors from 3 on, and the container is told so by its environment.
+    """
+    count = os.environ.get("LISTEN_FDS", "")
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or not count.isdecimal() or int(count) == 0:
+        return 0
+    told = [f"LISTEN_FDS={int(count)}", "LISTEN_PID=1"]
+    if names := os.environ.get("LISTEN_FDNAMES"):
+        told.append(f"LISTEN_FDNAMES={names}")
+    config["process"]["env"] = [*(config["process"].get("env") or []), *told]
+    return int(count)
 
 
 class _Spawning:
@@ -186,6 +226,7 @@ class _Spawning:
         self.mapped = False
         self.pid = 0
         self.kept: dict[str, Any] = {}
+        self.keep = options.preserve_fds + _listening(self.config)
 
     def run(self) -> int:
         init = syscalls.sealed_copy(process.INIT)
@@ -219,14 +260,7 @@ class _Spawning:
         return init_ops.create_ops(self.config, setting)
 
     def _state(self, status: str, pid: int) -> dict[str, Any]:
-        return {
-            "ociVersion": defaults.VERSION,
-            "id": self.container.id,
-            "status": status,
-            "pid": pid,
-            "bundle": self.bundle,
-            "annotations": self.config.get("annotations") or {},
-        }
+        return _state(self.container.id, self.bundle, self.config, status, pid)
 
     def _converse(self, init: int, ops: list[list[str]]) -> int:
         program = self.config["process"]["args"]
@@ -235,7 +269,7 @@ class _Spawning:
         if self.place.born:
             born = os.open(self.place.born, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         flags = namespaces.spawn_flags(self.kinds)
-        self.pid, pidfd, self.control = syscalls.spawn(flags, init, words, (0, 1, 2), self.options.preserve_fds, born)
+        self.pid, pidfd, self.control = syscalls.spawn(flags, init, words, (0, 1, 2), self.keep, born)
         answers = {
             Message.BORN: self._born,
             Message.SYNC: self._sync,
@@ -248,9 +282,11 @@ class _Spawning:
                 self._know()
             if self.options.pid_file:
                 store.write(self.options.pid_file, str(self.pid), 0o644)
-            self.container.write_state(self.kept, placement.load(self.place.record).freezer)
+            self.container.write_state(self.kept)
             self.place.settle()
             syscalls.send(self.control, Message.START)
+            # The last, since it says that all is done: if we are killed before it, all is undone by the next create.
+            self.container.write_done(self.kept, placement.load(self.place.record).freezer)
         except BaseException:
             process.end_child(self.pid)
             raise
@@ -293,8 +329,10 @@ class _Spawning:
 
             self._know()
             self.container.write_state(self.kept)
+            watched = syscalls.pidfd_open(self.pid)
             for kind in ("prestart", "createRuntime"):
-                hooks.run(self.config, kind, self._state("creating", self.pid))
+                hooks.run(self.config, kind, self._state("creating", self.pid), watched)
+            os.close(watched)
         syscalls.send(self.control, Message.START)
 
     def _console(self, message: Message) -> None:

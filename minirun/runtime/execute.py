@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 
 from minirun import store
-from minirun.errors import Conflict, InvalidDocument
+from minirun.errors import Conflict, InvalidDocument, MinirunError
 from minirun.linux import seccomp, security, syscalls
 from minirun.linux.syscalls import Message
+from minirun.oci import check, process_spec
 from minirun.runtime import handover, init_ops, placement, process
 from minirun.runtime.container import Bundled
 
@@ -63,11 +64,23 @@ def execute(container: Bundled, process_document: dict[str, Any], options: ExecO
     wanted = {**{key: config["process"][key] for key in _INHERITED if config["process"].get(key)}, **process_document}
     if bool(wanted.get("terminal")) != bool(options.console_socket):
         raise Conflict("--console-socket", "it goes with a terminal, and a terminal with it")
-    target = syscalls.open_process(kept["pid"], kept["start"])
+    check.demand(wanted, process_spec.PROCESS, "process")
+    try:
+        target = syscalls.open_process(kept["pid"], kept["start"])
+    except ProcessLookupError:
+        raise _ended(container) from None
     try:
         return _spawn(container, config, wanted, options, kept, target)
+    except (MinirunError, OSError):
+        if syscalls.ended([target], 0):  # that is why, whatever it looked like
+            raise _ended(container) from None
+        raise
     finally:
         os.close(target)
+
+
+def _ended(container: Bundled) -> Conflict:
+    return Conflict("cannot exec in a stopped container", f"container {container.id!r} is not running")
 
 
 def _spawn(

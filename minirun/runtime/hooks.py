@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import os
 
-from minirun import strict_json
+from minirun import store, strict_json
 from minirun.errors import HookFailed
 from minirun.linux import syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     Op = list[str]
@@ -26,69 +27,90 @@ if TYPE_CHECKING:
 _KILL = 9
 
 
-def run(config: dict[str, Any], kind: str, state: dict[str, Any]) -> None:
-    """Run the hooks of one kind in their order. Raises HookFailed at the first that fails or takes too long."""
+def run(config: dict[str, Any], kind: str, state: dict[str, Any], watched: int = -1) -> None:
+    """Run the hooks of one kind in their order. Raises HookFailed at the first that fails or takes too long.
+
+    ``watched`` is a pidfd of the process that the hooks are for: without it there is nothing left to be done, and a
+    hook that waits for it would wait for ever.
+    """
     for index, hook in enumerate((config.get("hooks") or {}).get(kind) or []):
-        _run(f"hooks.{kind}[{index}]: {hook['path']}", hook, strict_json.dumps(state).encode())
+        why = _run(hook, strict_json.dumps(state).encode(), watched)
+        if why:
+            raise failed(kind, index, hook["path"], why)
 
 
-def _run(what: str, hook: dict[str, Any], state: bytes) -> None:
-    words = hook.get("args") or [hook["path"]]
-    environment = dict(entry.partition("=")[::2] for entry in hook.get("env") or [])
+def failed(kind: str, index: int, path: str, why: str) -> HookFailed:
+    """The error of one hook. Other programs look for the words in the middle, as runc has them."""
+    return HookFailed(f"hooks.{kind}[{index}]", f"error running {kind} hook #{index}: {path}: {why}")
+
+
+def _run(hook: dict[str, Any], state: bytes, watched: int) -> str:
+    """Run one hook to its end; why it failed, or nothing."""
     said = os.memfd_create("hook-stderr")
     try:
         try:
-            pid = _spawn(hook["path"], words, environment, state, said)
+            pid = _spawn(hook, state, said)
         except OSError as error:
-            raise HookFailed(what, (error.strerror or "").lower()) from None
-        status = _wait(pid, hook.get("timeout"))
-        if status is None:
-            raise HookFailed(what, f"did not end within {hook['timeout']} s")
-        if status:
-            code = os.waitstatus_to_exitcode(status)
-            first = os.pread(said, 500, 0).decode("utf-8", "replace").strip().partition("\n")[0]
-            raise HookFailed(what, f"{f'exit code {code}' if code >= 0 else f'signal {-code}'}: {first}".rstrip(": "))
+            return (error.strerror or str(error)).lower()
+        status = _wait(pid, hook.get("timeout"), watched)
+        if isinstance(status, str):
+            return status
+        code = os.waitstatus_to_exitcode(status)
+        return (code and reason(code, os.pread(said, 500, 0))) or ""
     finally:
         os.close(said)
 
 
-def _spawn(path: str, words: list[str], environment: dict[str, str], state: bytes, said: int) -> int:
-    """Start a hook with the state on its standard input; what it prints is not the container's output."""
-    read_end, write_end = os.pipe()
-    null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+def reason(code: int, said: bytes) -> str:
+    """How a hook ended (an exit code, or a signal below 0), with the first line of what it said."""
+    first = said.decode("utf-8", "replace").strip().partition("\n")[0]
+    return f"{f'exit code {code}' if code >= 0 else f'signal {-code}'}: {first}".rstrip(": ")
+
+
+def _spawn(hook: dict[str, Any], state: bytes, said: int) -> int:
+    """Start a hook with the state on its standard input; what it prints is not the container's output.
+
+    It gets files and no pipes: it may leave the state unread, or a process behind that keeps them open.
+    """
+    words = hook.get("args") or [hook["path"]]
+    environment = dict(entry.partition("=")[::2] for entry in hook.get("env") or [])
+    _inherit_nothing()
+    syscalls.keep_children()
+    given, null = os.memfd_create("state"), os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
     try:
-        streams = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate((read_end, null, said))]
-        # Python ignores these two; an ignored signal stays ignored across exec.
-        pid = os.posix_spawn(path, words, environment, file_actions=streams, setsigdef=[13, 25])
-    except BaseException:
-        os.close(write_end)
-        raise
+        store.write_all(given, state)
+        os.lseek(given, 0, os.SEEK_SET)
+        streams = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate((given, null, said))]
+        # Python ignores these two, and an ignored signal stays ignored across exec, as a blocked one stays blocked.
+        return os.posix_spawn(hook["path"], words, environment, file_actions=streams, setsigmask=[], setsigdef=[13, 25])
     finally:
-        os.close(read_end)
+        os.close(given)
         os.close(null)
-    try:
-        while state:
-            state = state[os.write(write_end, state) :]
-    except BrokenPipeError:  # it does not care
-        pass
-    finally:
-        os.close(write_end)
-    return pid
 
 
-def _wait(pid: int, seconds: int | None) -> int | None:
-    """The wait status of a child, or None if it had to be killed because its time was over."""
-    import select
+def _inherit_nothing() -> None:
+    """What our caller left open, or handed to the container (--preserve-fds), is not for hooks."""
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if int(name) > 2:
+                os.set_inheritable(int(name), False)
+        except OSError:  # that of the list itself
+            continue
 
+
+def _wait(pid: int, seconds: int | None, watched: int) -> int | str:
+    """The wait status of a child, or why it had to be killed."""
     pidfd = syscalls.pidfd_open(pid)
     try:
-        ended, _, _ = select.select([pidfd], [], [], seconds or None)
+        ended = syscalls.ended([pidfd, *([watched] if watched >= 0 else [])], seconds)
     finally:
         os.close(pidfd)
-    if not ended:
+    if pidfd not in ended:
         os.kill(pid, _KILL)  # our child, not reaped yet: the number is still its
     _, status = os.waitpid(pid, 0)
-    return status if ended else None
+    if pidfd in ended:
+        return status
+    return "the container ended meanwhile" if ended else f"did not end within {seconds} s"
 
 
 def inside(config: dict[str, Any], state: dict[str, Any]) -> dict[str, list[Op]]:
@@ -99,6 +121,16 @@ def inside(config: dict[str, Any], state: dict[str, Any]) -> dict[str, list[Op]]
         if hooks.get(kind):
             found[kind] = [_state_op({**state, "status": status}), *_hook_ops(hooks[kind])]
     return found
+
+
+def place(ops: Sequence[Sequence[str]], number: int) -> tuple[str, int]:
+    """The kind and the index of the hook that an op is."""
+    index = 0
+    for op in reversed(ops[:number]):
+        if op[0] == "hook-state":
+            return "createContainer" if '"status": "creating"' in op[1] else "startContainer", index
+        index += op[0] == "hook"
+    return "hook", index
 
 
 def _state_op(state: dict[str, Any]) -> Op:

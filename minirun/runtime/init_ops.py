@@ -91,7 +91,7 @@ def create_ops(config: dict[str, Any], setting: Setting) -> list[Op]:
         # The terminal comes from the container's devpts, so after the mounts; before the root is made read-only.
         *(terminal(process, uid) if process.get("terminal") else [["own-stdio", uid]]),
         # Hooks see the container as it will be, and can still change it; the host's first, as the runtime-spec has it.
-        *([["sync", str(HOOKS)]] if _runtime_hooks(config) else []),
+        *([["sync", str(HOOKS)]] if _early_hooks(config) else []),
         *setting.hooks.get("createContainer", ()),
         *([["sysctl", name.replace(".", "/"), str(value)] for name, value in (linux.get("sysctl") or {}).items()]),
         *mount_ops.closing_ops(config),
@@ -158,9 +158,10 @@ def words(ops: Sequence[Op], program: Sequence[str]) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _runtime_hooks(config: dict[str, Any]) -> bool:
+def _early_hooks(config: dict[str, Any]) -> bool:
+    """Whether there are hooks that may ask for the container's state: it is written at that point."""
     hooks = config.get("hooks") or {}
-    return bool(hooks.get("prestart") or hooks.get("createRuntime"))
+    return any(hooks.get(kind) for kind in ("prestart", "createRuntime", "createContainer"))
 
 
 def terminal(process: dict[str, Any], uid: str, device: bool = True) -> list[Op]:

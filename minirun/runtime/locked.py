@@ -37,4 +37,10 @@ class Locked:
         return self
 
     def __exit__(self, *failure: object) -> None:
-        os.close(self.descriptor)
+        self.release()
+
+    def release(self) -> None:
+        """Let it go before the end of the block."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from minirun import store
-from minirun.errors import CommandNotExecutable, CommandNotFound, HookFailed, StepFailed
+from minirun.errors import CommandNotExecutable, CommandNotFound, StepFailed
 from minirun.linux import syscalls
 from minirun.linux.syscalls import Message
 from minirun.runtime import init_ops
@@ -127,13 +127,16 @@ def expect(
 
     ``answers`` says what to do at other messages before it, such as a sync point.
     """
+    said = ""
     while message := syscalls.receive(control):
         if message.type == kind:
             return message
         if message.type in answers:
             answers[message.type](message)
+        elif message.type == Message.SAID:
+            said = _hook_ended(message)
         elif message.type == Message.FAILED:
-            _fail(message.a, message.b, ops, program)
+            _fail(message.a, message.b, ops, program, said)
         elif message.type == Message.EXITED:
             break
     raise EndedEarly("the container's process ended before it started", "", "see dmesg for a kill by the kernel")
@@ -146,7 +149,17 @@ def until_executed(control: int, ops: Sequence[Sequence[str]], program: Sequence
             _fail(message.a, message.b, ops, program)
 
 
-def _fail(number: int, error: int, ops: Sequence[Sequence[str]], program: Sequence[str]) -> NoReturn:
+def _hook_ended(message: Message) -> str:
+    from minirun.runtime import hooks
+
+    said = b""
+    for descriptor in message.descriptors:
+        said = os.pread(descriptor, 500, 0)
+        os.close(descriptor)
+    return hooks.reason(os.waitstatus_to_exitcode(message.a), said)
+
+
+def _fail(number: int, error: int, ops: Sequence[Sequence[str]], program: Sequence[str], said: str = "") -> NoReturn:
     why = os.strerror(error)
     if number < 0:
         raise StepFailed("the container's process could not be created", why, _remedy(error))
@@ -157,8 +170,10 @@ def _fail(number: int, error: int, ops: Sequence[Sequence[str]], program: Sequen
         raise CommandNotExecutable(f"exec {name!r}", why.lower())
     op = ops[number]
     if op[0] == "hook":
-        limits = {_ETIME: f"did not end within {op[2]} s", _ECANCELED: "did not exit with 0"}
-        raise HookFailed(f"hook {op[1]}", limits.get(error, why))
+        from minirun.runtime import hooks
+
+        limits = {_ETIME: f"did not end within {op[2]} s", _ECANCELED: said}
+        raise hooks.failed(*hooks.place(ops, number), op[1], limits.get(error, why.lower()))
     if op[0] == "cwd" or (op[0] == "mkdir" and error == _ENOTDIR):
         raise CommandNotExecutable(f"working directory {op[1]!r}", why.lower(), "choose another with -w")
     if op[0] in ("mount", "tree"):
@@ -216,15 +231,13 @@ def send(pid: int, start: int, signal: int) -> bool:
 
 def end(pid: int, start: int) -> None:
     """SIGKILL to the process that started then, and wait until it is dead."""
-    import select
-
     try:
         pidfd = syscalls.pidfd_open(pid)
     except ProcessLookupError:
         return
     try:
         if send(pid, start, 9):
-            select.select([pidfd], [], [])
+            syscalls.ended([pidfd])
     finally:
         os.close(pidfd)
 
