@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 pytest.register_assert_rewrite("tests.clients.engines", "tests.clients.podman", "tests.clients.docker")
+pytest.register_assert_rewrite("tests.clients.containerd", "tests.clients.cri")
 
 from tests.clients.docker import Docker  # noqa: E402
 from tests.clients.engines import PROGRAM, RUNTIMES  # noqa: E402
