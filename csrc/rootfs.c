@@ -81,11 +81,18 @@ static int op_pivot(struct container *c, char **word)
 	(void)word;
 	if (enter_root(c) < 0)
 		return -1;
+	int old = shared ? open_host("/", O_PATH | O_DIRECTORY) : -1;
 	/* With both arguments ".", the old root lands on top of the new one and is detached from there: no directory
 	 * has to be made in the image (pivot_root(2), NOTES). */
-	if (syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0)
+	if ((shared && old < 0) || syscall(SYS_pivot_root, ".", ".") < 0)
 		return -1;
-	return chdir("/");
+	/* Where mounts reach the host so does their end: the old tree must be cut off first, or the host loses its
+	 * own /proc, /run and all. The new root has moved out of that tree and stays shared. */
+	if (shared && (fchdir(old) < 0 || mount(NULL, ".", NULL, MS_SLAVE | MS_REC, NULL) < 0))
+		return -1;
+	if (umount2(".", MNT_DETACH) < 0)
+		return -1;
+	return closed(old, chdir("/"));
 }
 
 /* chroot: for a container without a mount namespace of its own: the host's tree is out of sight, and still there */
