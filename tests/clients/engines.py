@@ -133,7 +133,7 @@ class EngineHost(FakeHost):
     def remains(self) -> list[str]:
         """What runtimes and kernel still hold of containers."""
         found = [*self.path("/run/minirun").glob("oci*/[!@]*"), *self.path("/run/runc").glob("*")]
-        found += self.path("/run/docker/runtime-runc").glob("*/*")
+        found += self.path("/run/docker/runtime-runc").glob("*/[!@]*")
         tops = [*CGROUPS.glob(f"*/{self.cgroup}"), *CGROUPS.glob(self.cgroup)]
         found += [path for top in tops for path in top.rglob(self.cgroups) if path.is_dir()]
         return [str(path) for path in found]
