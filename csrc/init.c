@@ -44,6 +44,8 @@ _Noreturn static void fail(struct container *c, int number, const char *name, in
 		mr_send(c->control, MR_FAILED, number, error, NULL, 0);
 	else
 		fprintf(stderr, "minirun-init: op %d (%s): %s\n", number, name, strerror(error));
+	if (c->report >= 0)
+		dprintf(c->report, "%s %d\n", name, error);
 	_exit(error == ENOENT && !strcmp(name, "exec") ? 127 : !strcmp(name, "exec") ? 126 : 125);
 }
 
@@ -186,7 +188,7 @@ static int read_words(int fd, char ***words)
 
 int main(int argc, char **argv)
 {
-	struct container c = {.root = -1, .control = -1, .fifo = -1, .empty = -1};
+	struct container c = {.root = -1, .control = -1, .fifo = -1, .report = -1, .empty = -1};
 	char **words = argv + 1;
 	int count = argc - 1;
 	if (argc == 3 && !strcmp(argv[1], "--spawned")) {

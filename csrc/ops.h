@@ -11,6 +11,7 @@ struct container {
 	int control;        /* the socket to the spawner; -1 when run by hand                               */
 	int keep;           /* descriptors above 2 that the program inherits                                */
 	int fifo;           /* what "wait" waits on                                                         */
+	int report;         /* where a failure is written once the spawner is gone                          */
 	char **environment; /* what the program gets; NULL-terminated                                       */
 	size_t environment_size;
 	char **program;         /* argv of the program, behind "--"                                                 */

@@ -387,7 +387,15 @@ static int op_fifo(struct container *c, char **word)
 	return c->fifo < 0 ? -1 : 0;
 }
 
-/* wait: until a byte comes through the fifo */
+/* report FILE: a new file that says which op failed, and why, when there is no spawner to listen any more */
+static int op_report(struct container *c, char **word)
+{
+	c->report = openat(AT_FDCWD, word[0], O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	return c->report < 0 ? -1 : 0;
+}
+
+/* wait: until a byte comes through the fifo. It stays open until the program is executed: so whoever sent the byte, and
+ * holds the other end, learns when that is. */
 static int op_wait(struct container *c, char **word)
 {
 	(void)word;
@@ -397,7 +405,6 @@ static int op_wait(struct container *c, char **word)
 		if (poll(&fifo, 1, -1) < 0 && errno != EINTR)
 			return -1;
 	} while (read(c->fifo, &byte, 1) != 1);
-	close(c->fifo);
 	return 0;
 }
 
@@ -430,6 +437,7 @@ const struct op process_ops[] = {
     {"ready", 0, op_ready},
     {"sync", 1, op_sync},
     {"fifo", 1, op_fifo},
+    {"report", 1, op_report},
     {"wait", 0, op_wait},
     {NULL, 0, NULL},
 };

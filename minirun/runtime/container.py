@@ -7,6 +7,7 @@
                    config.json   the document as it was at create: a bundle that is edited later changes nothing
                    plan.json     the steps, written before the first of them is done
                    exec.fifo     init waits on it for `start`; while it is there, the container is "created"
+                   failed        what init could not do after that, if anything: the op and the errno
 
 There is no monitor here: whoever calls a runtime (conmon, a containerd shim) is one. The process is the child of the
 command that made it only until that ends; then it belongs to its subreaper.
@@ -101,12 +102,24 @@ class Bundled:
                 raise Conflict(f"container {self.id!r}", "container not running") from None  # init is gone
             try:
                 os.write(descriptor, b"0")
+                os.unlink(fifo)
+                self._until_executed(descriptor)
             finally:
                 os.close(descriptor)
-            os.unlink(fifo)
             lock.release()  # what hooks do with the container must not wait for us
             if kept["hooks"]:
                 self._poststart(kept)
+
+    def _until_executed(self, fifo: int) -> None:
+        """Wait until nobody reads the fifo any more: init is the program, or it has failed and ended."""
+        import select
+
+        poll = select.poll()
+        poll.register(fifo, 0)
+        poll.poll()
+        if text := store.read(f"{self.directory}/failed"):
+            name, _, number = text.partition(" ")
+            process.fail_late(name, int(number), self.config()["process"]["args"])
 
     def _poststart(self, kept: dict[str, Any]) -> None:
         from minirun.runtime import hooks

@@ -209,6 +209,9 @@ def _listening(config: dict[str, Any]) -> int:
     return int(count)
 
 
+_OPENED = (("fifo", "exec.fifo"), ("report", "failed"))
+
+
 class _Spawning:
     """The making of the first process: what init is told, and what it asks for on its way."""
 
@@ -249,7 +252,7 @@ class _Spawning:
         setting.taken = mount_ops.before_fork(
             self.config, self.bundle, setting.root[1], self.place.joins, holders.path, self.options.rootless
         )
-        setting.opened = [["fifo", f"{self.container.directory}/exec.fifo"]]
+        setting.opened = [[op, f"{self.container.directory}/{name}"] for op, name in _OPENED]
         setting.rootless = self.options.rootless
         setting.keyring = None if self.options.no_new_keyring else "minirun"
         setting.pivot = rootfs.pivot_op(self.config, self.options.no_pivot)
@@ -307,6 +310,7 @@ class _Spawning:
             "created": process.now(),
             "rootfs": os.path.join(self.bundle, self.config["root"]["path"]),
             "hooks": bool(self.config.get("hooks")),
+            "enter": namespaces.entered(self.kinds),
             "ends_all": "pid" in self.kinds and not self.kinds["pid"],
         }
 

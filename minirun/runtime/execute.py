@@ -93,7 +93,7 @@ def _spawn(
 ) -> int:
     group = placement.load(kept["cgroup"])
     joins, born = group.joins(options.cgroup)
-    ops, program = _ops(config, wanted, joins, kept["pid"], options), wanted["args"]
+    ops, program = _ops(config, wanted, joins, kept["enter"], options), wanted["args"]
     init, words = syscalls.sealed_copy(process.INIT), process.memory_file("ops", init_ops.words(ops, program))
     cgroup = os.open(born, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if born else -1
     pid, pidfd, control = syscalls.spawn(0, init, words, (0, 1, 2), options.preserve_fds, cgroup, target)
@@ -127,13 +127,14 @@ def _spawn(
     return current
 
 
-def _ops(config: dict[str, Any], wanted: dict[str, Any], joins: list[str], pid: int, options: ExecOptions) -> list[Op]:
+def _ops(
+    config: dict[str, Any], wanted: dict[str, Any], joins: list[str], kinds: list[str], options: ExecOptions
+) -> list[Op]:
     profile = (config.get("linux") or {}).get("seccomp")
     filter_path = seccomp.filter_path(profile) if profile else None
     setting = init_ops.Setting([], joins, filter_path, [["ready"]])
     setting.rootless = options.rootless
     uid = str((wanted.get("user") or {}).get("uid", 0))
-    flags, user = _entered(pid)
     affinity = wanted.get("execCPUAffinity") or {}
     return [
         ["undumpable"],
@@ -143,12 +144,11 @@ def _ops(config: dict[str, Any], wanted: dict[str, Any], joins: list[str], pid: 
         *([["filter", filter_path]] if filter_path else []),
         *init_ops.oom_score(wanted, options.rootless),
         *init_ops.label_ops(wanted),
-        # As root of the host, the user namespace comes last in the kernel's own order of setns(2) on a pidfd.
-        ["enter", f"{flags:x}"],
+        ["enter", f"{sum(security.NAMESPACES[kind] for kind in kinds):x}"],
         # The PID namespace is entered by being born there; only from here on could the container's processes see us,
         # were we not undumpable.
         ["fork", "0"],
-        *([["be-root"]] if user else []),
+        *([["be-root"]] if "user" in kinds else []),
         ["undumpable"],
         ["inside"],
         ["session"],
@@ -156,19 +156,6 @@ def _ops(config: dict[str, Any], wanted: dict[str, Any], joins: list[str], pid: 
         *(init_ops.terminal(wanted, uid, device=False) if wanted.get("terminal") else [["own-stdio", uid]]),
         *init_ops.identity_ops(config, wanted, setting),
     ]
-
-
-def _entered(pid: int) -> tuple[int, bool]:
-    """The namespaces of a process that are not ours (the kernel refuses to enter the own user namespace again)."""
-    flags = 0
-    for kind, flag in security.NAMESPACES.items():
-        name = {"mount": "mnt", "network": "net"}.get(kind, kind)
-        try:
-            if os.readlink(f"/proc/{pid}/ns/{name}") != os.readlink(f"/proc/self/ns/{name}"):
-                flags |= flag
-        except FileNotFoundError:  # this kernel has no such namespaces
-            continue
-    return flags, bool(flags & security.NAMESPACES["user"])
 
 
 def _affinity(affinity: dict[str, Any], when: str) -> list[Op]:

@@ -7,6 +7,8 @@ must write: then it stays outside, prepares, and forks (the op ``fork``) the pro
 
 from __future__ import annotations
 
+import os
+
 from minirun.linux import security
 
 TYPE_CHECKING = False
@@ -40,6 +42,16 @@ def forks(wanted: dict[str, str]) -> bool:
 def spawn_flags(wanted: dict[str, str]) -> int:
     """What the spawner's clone3(2) makes."""
     return 0 if forks(wanted) else flags(wanted)
+
+
+def entered(wanted: dict[str, str]) -> list[str]:
+    """Those that one more process of the container must enter: all but the user namespace that is ours already.
+
+    That one the kernel refuses to enter again (setns(2), EINVAL).
+    """
+    path = wanted.get("user")
+    shared = bool(path) and os.stat(str(path)).st_ino == os.stat("/proc/self/ns/user").st_ino
+    return [kind for kind in wanted if kind != "user" or not shared]
 
 
 def ops(config: dict[str, Any], rootless: bool) -> list[Op]:

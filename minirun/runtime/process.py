@@ -164,10 +164,7 @@ def _fail(number: int, error: int, ops: Sequence[Sequence[str]], program: Sequen
     if number < 0:
         raise StepFailed("the container's process could not be created", why, _remedy(error))
     if number >= len(ops) or ops[number][0] == "lookup":
-        name = program[0] if program else ""
-        if error in (_ENOENT, _ENOTDIR):
-            raise CommandNotFound(f"exec {name!r}", "executable file not found in the container", "see its PATH")
-        raise CommandNotExecutable(f"exec {name!r}", why.lower())
+        _not_executed(error, program)
     op = ops[number]
     if op[0] == "hook":
         from minirun.runtime import hooks
@@ -181,6 +178,23 @@ def _fail(number: int, error: int, ops: Sequence[Sequence[str]], program: Sequen
 
         raise mount_errors.told(op, error)
     raise StepFailed(f"init op {number} ({' '.join(op)}) failed", why, _remedy(error))
+
+
+def _not_executed(error: int, program: Sequence[str]) -> NoReturn:
+    name = program[0] if program else ""
+    if error in (_ENOENT, _ENOTDIR):
+        raise CommandNotFound(f"exec {name!r}", "executable file not found in the container", "see its PATH")
+    raise CommandNotExecutable(f"exec {name!r}", os.strerror(error).lower())
+
+
+def fail_late(name: str, error: int, program: Sequence[str]) -> NoReturn:
+    """Raise what init reported after the start: the name of the op, and an errno."""
+    if name == "exec":
+        _not_executed(error, program)
+    if name == "hook":
+        why = {_ETIME: "did not end in time", _ECANCELED: "did not exit with 0"}
+        raise HookFailed("hooks.startContainer", why.get(error, os.strerror(error).lower()))
+    raise StepFailed(f"init op {name!r} failed", os.strerror(error))
 
 
 def exit_code(status: int) -> int:
