@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -211,7 +212,12 @@ static int start(const struct container *c)
 	if (fifo < 0 || write(fifo, "0", 1) != 1)
 		return PYTHON;
 	unlinkat(c->dir, "exec.fifo", 0);
-	return 0;
+	/* Until nobody reads it any more: init is the program now, or could not become it and has said so. */
+	struct pollfd executed = {.fd = fifo};
+	while (poll(&executed, 1, -1) < 0 && errno == EINTR)
+		;
+	struct stat st;
+	return fstatat(c->dir, "failed", &st, 0) < 0 || st.st_size ? PYTHON : 0;
 }
 
 static int signal_number(const char *word)

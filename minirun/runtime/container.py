@@ -92,6 +92,7 @@ class Bundled:
     def start(self) -> None:
         """Let init become the program. Raises Conflict unless the container is in the state ``created``."""
         with Locked(self.directory, self.id) as lock:
+            self._refuse_failed()
             kept = self._demand("created")
             fifo = f"{self.directory}/exec.fifo"
             try:
@@ -117,6 +118,10 @@ class Bundled:
         poll = select.poll()
         poll.register(fifo, 0)
         poll.poll()
+        self._refuse_failed()
+
+    def _refuse_failed(self) -> None:
+        """Raise what init could not do after the start."""
         if text := store.read(f"{self.directory}/failed"):
             name, _, number = text.partition(" ")
             process.fail_late(name, int(number), self.config()["process"]["args"])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from minirun import store
-from minirun.errors import CommandNotExecutable, CommandNotFound, StepFailed
+from minirun.errors import CommandNotExecutable, CommandNotFound, HookFailed, StepFailed
 from minirun.linux import syscalls
 from minirun.linux.syscalls import Message
 from minirun.runtime import init_ops
