@@ -27,7 +27,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#define OCI_VERSION "1.2.1" /* minirun/oci/defaults.py */
+#define OCI_VERSION "1.3.0" /* minirun/oci/defaults.py */
 #define MAX_ID 255
 #define PYTHON (-1) /* the answer is not for us to give */
 

@@ -176,21 +176,39 @@ static int op_io_priority(struct container *c, char **word)
 	return (int)syscall(SYS_ioprio_set, 1 /* IOPRIO_WHO_PROCESS */, 0, atoi(word[0]) << 13 | atoi(word[1]));
 }
 
+/* Sets the bits of "0,2,3" in a mask of `size` bits, which is all zero. */
+static int parse_bits(const char *text, unsigned long *mask, size_t size)
+{
+	char *end;
+	for (const char *at = text; *at; at = *end ? end + 1 : end) {
+		unsigned long number = strtoul(at, &end, 10);
+		if (number >= size || end == at || (*end && *end != ',')) {
+			errno = EINVAL;
+			return -1;
+		}
+		mask[number / (8 * sizeof *mask)] |= 1UL << number % (8 * sizeof *mask);
+	}
+	return 0;
+}
+
 /* affinity CPUS: numbers with commas between them */
 static int op_affinity(struct container *c, char **word)
 {
 	(void)c;
-	cpu_set_t set;
-	CPU_ZERO(&set);
-	for (char *at = word[0]; *at; at += *at == ',') {
-		unsigned long cpu = strtoul(at, &at, 10);
-		if (cpu >= CPU_SETSIZE || (*at && *at != ',')) {
-			errno = EINVAL;
-			return -1;
-		}
-		CPU_SET(cpu, &set);
-	}
-	return sched_setaffinity(0, sizeof set, &set);
+	unsigned long set[64] = {0};
+	if (parse_bits(word[0], set, 8 * sizeof set) < 0)
+		return -1;
+	return syscall(SYS_sched_setaffinity, 0, sizeof set, set) < 0 ? -1 : 0;
+}
+
+/* memory-policy MODE NODES: set_mempolicy(2), MODE hexadecimal with its flags */
+static int op_memory_policy(struct container *c, char **word)
+{
+	(void)c;
+	unsigned long set[16] = {0};
+	if (parse_bits(word[1], set, 8 * sizeof set) < 0)
+		return -1;
+	return (int)syscall(SYS_set_mempolicy, strtoul(word[0], NULL, 16), *word[1] ? set : NULL, 8 * sizeof set);
 }
 
 static int op_personality(struct container *c, char **word)
@@ -419,6 +437,7 @@ const struct op process_ops[] = {
     {"scheduler", 7, op_scheduler},
     {"io-priority", 2, op_io_priority},
     {"affinity", 1, op_affinity},
+    {"memory-policy", 2, op_memory_policy},
     {"personality", 1, op_personality},
     {"undumpable", 0, op_undumpable},
     {"dumpable", 0, op_dumpable},

@@ -6,7 +6,6 @@ import os
 import sys
 
 from minirun import __version__, store
-from minirun.cli.failure import clean, describe
 from minirun.errors import MinirunError, UsageError
 
 TYPE_CHECKING = False
@@ -179,6 +178,8 @@ def main() -> None:
             code = dispatch(argv)
         sys.stdout.flush()
     except BaseException as error:
+        from minirun.cli.failure import describe
+
         code, text = describe(error)
         if text:
             _complain(text, debug)
@@ -211,6 +212,8 @@ def _complain(text: str, debug: bool) -> None:
             import traceback
 
             traceback.print_exc()
+        from minirun.cli.failure import clean
+
         sys.stderr.write(f"minirun: {clean(text)}\n")
     except OSError:
         pass

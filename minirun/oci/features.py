@@ -40,7 +40,11 @@ def document() -> dict[str, Any]:
             "selinux": {"enabled": True},
             "intelRdt": {"enabled": False},
             "mountExtensions": {"idmap": {"enabled": True}},
-            **({"netDevices": {"enabled": True}} if defaults.VERSION >= "1.3" else {}),
+            "netDevices": {"enabled": True},
+            "memoryPolicy": {
+                "modes": [f"MPOL_{name}" for name in linux_spec.MEMORY_MODES.split()],
+                "flags": [f"MPOL_F_{name}" for name in linux_spec.MEMORY_FLAGS.split()],
+            },
         },
         "annotations": {},
         "potentiallyUnsafeConfigAnnotations": [],

@@ -31,6 +31,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+MEMORY_MODES = "DEFAULT PREFERRED BIND INTERLEAVE LOCAL PREFERRED_MANY WEIGHTED_INTERLEAVE"
+MEMORY_FLAGS = "NUMA_BALANCING RELATIVE_NODES STATIC_NODES"
 NAMESPACES = names("", "pid network mount ipc uts user cgroup time")
 ACTIONS = names("SCMP_ACT_", "KILL KILL_PROCESS KILL_THREAD TRAP ERRNO TRACE ALLOW LOG NOTIFY")
 OPERATORS = names("SCMP_CMP_", "NE LT LE EQ GE GT MASKED_EQ")
@@ -223,8 +225,8 @@ LINUX = {
     },
     "memoryPolicy": {
         REQUIRED: ("mode",),
-        "mode": names("MPOL_", "DEFAULT PREFERRED BIND INTERLEAVE LOCAL PREFERRED_MANY WEIGHTED_INTERLEAVE"),
+        "mode": names("MPOL_", MEMORY_MODES),
         "nodes": number_list,
-        "flags": [names("MPOL_F_", "NUMA_BALANCING RELATIVE_NODES STATIC_NODES")],
+        "flags": [names("MPOL_F_", MEMORY_FLAGS)],
     },
 }

@@ -16,11 +16,11 @@ from __future__ import annotations
 import os
 
 from minirun import step, store, strict_json
-from minirun.errors import Conflict, HookFailed, MinirunError, NotFound, Unsupported
+from minirun.errors import Conflict, HookFailed, MinirunError, NotFound
 from minirun.linux import seccomp, syscalls
 from minirun.linux.syscalls import Message
 from minirun.oci import defaults, runtime_spec
-from minirun.runtime import handover, idmap, init_ops, mount_ops, namespaces, placement, process, rootfs
+from minirun.runtime import demands, handover, idmap, init_ops, mount_ops, namespaces, placement, process, rootfs
 from minirun.runtime.container import CREATING, Bundled
 from minirun.runtime.locked import Locked
 
@@ -65,23 +65,8 @@ def read_config(bundle: str, warn: Callable[[str], None]) -> dict[str, Any]:
         )
     for warning in runtime_spec.check(config):
         warn(warning)
-    _demand_machine(config)
+    demands.check(config, warn)
     return config
-
-
-def _demand_machine(config: dict[str, Any]) -> None:
-    """Refuse what the kernel cannot give, rather than run a container with weaker walls than it was asked for."""
-    linux, wanted = config.get("linux") or {}, config["process"]
-    if wanted.get("apparmorProfile") and store.read("/sys/module/apparmor/parameters/enabled") != "Y\n":
-        raise Unsupported("config.json: process.apparmorProfile", "AppArmor is not enabled on this machine")
-    for label, place in (
-        (wanted.get("selinuxLabel"), "process.selinuxLabel"),
-        (linux.get("mountLabel"), "linux.mountLabel"),
-    ):
-        if label and not os.path.exists("/sys/fs/selinux/enforce"):
-            raise Unsupported(f"config.json: {place}", "SELinux is not enabled on this machine")
-    if linux.get("intelRdt"):
-        raise Unsupported("config.json: linux.intelRdt", "minirun does not manage resctrl groups")
 
 
 def create(identity: str, bundle: str, root: str, options: CreateOptions) -> tuple[Bundled, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from minirun import store
-from minirun.errors import Conflict, InvalidDocument, MinirunError
+from minirun.errors import Conflict, MinirunError
 from minirun.linux import seccomp, security, syscalls
 from minirun.linux.syscalls import Message
 from minirun.oci import check, process_spec
@@ -160,13 +160,4 @@ def _ops(
 
 def _affinity(affinity: dict[str, Any], when: str) -> list[Op]:
     text = affinity.get(when)
-    if not text:
-        return []
-    numbers: list[str] = []
-    for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        try:
-            numbers += map(str, range(int(first), int(last or first) + 1))
-        except ValueError:
-            raise InvalidDocument(f"process.execCPUAffinity.{when}", f"{part!r} is not a CPU or a range") from None
-    return [["affinity", ",".join(numbers)]]
+    return [["affinity", init_ops.cpus(text, f"process.execCPUAffinity.{when}")]] if text else []

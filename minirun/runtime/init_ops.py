@@ -93,7 +93,7 @@ def create_ops(config: dict[str, Any], setting: Setting) -> list[Op]:
         # Hooks see the container as it will be, and can still change it; the host's first, as the runtime-spec has it.
         *([["sync", str(HOOKS)]] if _early_hooks(config) else []),
         *setting.hooks.get("createContainer", ()),
-        *([["sysctl", name.replace(".", "/"), str(value)] for name, value in (linux.get("sysctl") or {}).items()]),
+        *([["sysctl", _sysctl_file(name), str(value)] for name, value in (linux.get("sysctl") or {}).items()]),
         *mount_ops.closing_ops(config),
         *([["mkdir", process["cwd"]]] if process.get("cwd", "/") != "/" else []),
         *label_ops(process),
@@ -122,6 +122,7 @@ def identity_ops(config: dict[str, Any], process: dict[str, Any], setting: Setti
         *(_rlimits(process)),
         *(_scheduling(process)),
         *(_personality(config)),
+        *(_memory_policy(config)),
         # Without no_new_privs only CAP_SYS_ADMIN may install a filter, and the next ops give that away.
         *([] if no_new_privs else filter_ops),
         # The bounding set needs CAP_SETPCAP, so it comes before the capabilities are cut.
@@ -156,6 +157,14 @@ def words(ops: Sequence[Op], program: Sequence[str]) -> bytes:
         raise InvalidDocument("the container's configuration", "'--' may not stand alone in it")
     text = "\0".join([*flat, "--", *program, ""])
     return text.encode("utf-8", "surrogateescape")
+
+
+def _sysctl_file(name: str) -> str:
+    """As sysctl(8) has it, the first of ``.`` and ``/`` in a name divides, and the other is literal."""
+    dot, slash = name.find("."), name.find("/")
+    if dot < 0 or 0 <= slash < dot:
+        return name
+    return name.translate({ord("."): "/", ord("/"): "."})
 
 
 def _early_hooks(config: dict[str, Any]) -> bool:
@@ -239,6 +248,30 @@ def _scheduling(process: dict[str, Any]) -> list[Op]:
     if wanted := process.get("ioPriority"):
         ops.append(["io-priority", str(_IO_CLASSES.index(wanted["class"])), str(wanted.get("priority") or 0)])
     return ops
+
+
+def cpus(text: str, where: str) -> str:
+    """``0-2,5`` with every number: ``0,1,2,5``. Raises InvalidDocument."""
+    numbers: list[str] = []
+    for part in filter(None, text.split(",")):
+        first, _, last = part.strip().partition("-")
+        if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) >= 4096:
+            raise InvalidDocument(where, f"{part!r} is not a number or a range")
+        numbers += map(str, range(int(first), int(last or first) + 1))
+    return ",".join(numbers)
+
+
+_MEMORY_POLICIES = ("DEFAULT", "PREFERRED", "BIND", "INTERLEAVE", "LOCAL", "PREFERRED_MANY", "WEIGHTED_INTERLEAVE")
+_MEMORY_FLAGS = {"MPOL_F_NUMA_BALANCING": 0x2000, "MPOL_F_RELATIVE_NODES": 0x4000, "MPOL_F_STATIC_NODES": 0x8000}
+
+
+def _memory_policy(config: dict[str, Any]) -> list[Op]:
+    wanted = (config.get("linux") or {}).get("memoryPolicy")
+    if not wanted:
+        return []
+    mode = _MEMORY_POLICIES.index(wanted["mode"].removeprefix("MPOL_"))
+    mode |= sum(_MEMORY_FLAGS[name] for name in set(wanted.get("flags") or []))
+    return [["memory-policy", f"{mode:x}", cpus(wanted.get("nodes") or "", "linux.memoryPolicy.nodes")]]
 
 
 _PERSONALITIES = {"LINUX": "0", "LINUX32": "8"}  # <linux/personality.h>
