@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,9 +22,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#ifndef CLOSE_RANGE_CLOEXEC
-#define CLOSE_RANGE_CLOEXEC 4
-#endif
 #define MAX_WORDS 65536
 #define MAX_BYTES (8 << 20)
 
@@ -77,6 +75,7 @@ int wait_for_spawner(struct container *c, int type, int point)
 	_exit(125); /* the spawner is gone */
 }
 
+/* A filter older than faccessat2(2) refuses that call itself: then only the exec can tell. */
 static bool executable(const char *path)
 {
 	struct stat st;
@@ -86,7 +85,30 @@ static bool executable(const char *path)
 		errno = EACCES;
 		return false;
 	}
-	return faccessat(AT_FDCWD, path, X_OK, AT_EACCESS) == 0;
+	return faccessat(AT_FDCWD, path, X_OK, AT_EACCESS) == 0 || errno == EPERM;
+}
+
+/* Closes from `first` to the one before `end`. */
+static int close_between(int first, int end)
+{
+	return first >= end ? 0 : (int)syscall(SYS_close_range, first, end - 1, 0);
+}
+
+/* The program gets the descriptors 0, 1, 2 and those it was promised (CVE-2024-21626). What a waiting init still needs,
+ * the socket, the fifo and the report, closes with the exec; all others now. Before any filter: it need not know a call
+ * so young. */
+int promise_descriptors(struct container *c)
+{
+	int first = 3 + c->keep + (c->control >= 0);
+	int low = c->fifo < c->report ? c->fifo : c->report, high = c->fifo < c->report ? c->report : c->fifo;
+	if (c->promised)
+		return 0;
+	c->promised = true;
+	c->root = c->empty = -1;
+	return close_between(first, low) < 0 || close_between(low < first ? first : low + 1, high) < 0 ||
+		       close_between(high < first ? first : high + 1, INT_MAX) < 0
+		   ? -1
+		   : 0;
 }
 
 /* Sets c->executable: the name itself if it has a slash, else the first match in the PATH of the container's
@@ -120,8 +142,7 @@ int resolve_program(struct container *c)
 /* The only system call after a filter, unless nothing was looked up before. */
 static int become_program(struct container *c)
 {
-	if (!c->executable &&
-	    (resolve_program(c) < 0 || syscall(SYS_close_range, 3 + c->keep, ~0U, CLOSE_RANGE_CLOEXEC) < 0))
+	if (!c->executable && (promise_descriptors(c) < 0 || resolve_program(c) < 0))
 		return -1;
 	return execve(c->executable, c->program, c->environment);
 }

@@ -198,7 +198,7 @@ static int print_state(const struct container *c, const char *id)
 		if (n < 0 && written == 0)
 			return PYTHON; /* it says why */
 		if (n < 0)
-			return 125;
+			return 1;
 		written += (size_t)n;
 	}
 	return 0;
@@ -349,5 +349,5 @@ int main(int argc, char **argv)
 	if (argc > 0)
 		become_python(argv + 1, argc - 1);
 	fprintf(stderr, "minirun-oci: the program minirun beside it: %s; install it whole\n", strerror(errno));
-	return 125;
+	return 1;
 }

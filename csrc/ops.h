@@ -10,6 +10,8 @@ struct container {
 	int root;           /* the root file system, O_PATH; -1 before "root" or "overlay"                  */
 	int control;        /* the socket to the spawner; -1 when run by hand                               */
 	int keep;           /* descriptors above 2 that the program inherits                                */
+	bool promised;      /* all others are closed                                                        */
+	bool arrived;       /* in the working directory                                                     */
 	int fifo;           /* what "wait" waits on                                                         */
 	int report;         /* where a failure is written once the spawner is gone                          */
 	char **environment; /* what the program gets; NULL-terminated                                       */
@@ -36,6 +38,8 @@ int open_host(const char *path, int flags);
 int write_text(int fd, const char *text);
 /* Sends a message (enum mr_type) with the number `point`, and waits until the spawner says MR_START. */
 int wait_for_spawner(struct container *c, int type, int point);
+/* Closes all descriptors but those that the program was promised, and what the wait for the start needs. */
+int promise_descriptors(struct container *c);
 /* Finds the program; -1 with ENOENT or EACCES. */
 int resolve_program(struct container *c);
 

@@ -191,12 +191,14 @@ static int parse_bits(const char *text, unsigned long *mask, size_t size)
 	return 0;
 }
 
-/* affinity CPUS: numbers with commas between them */
+/* affinity CPUS: numbers with commas between them, or "all" that the cgroup has */
 static int op_affinity(struct container *c, char **word)
 {
 	(void)c;
 	unsigned long set[64] = {0};
-	if (parse_bits(word[0], set, 8 * sizeof set) < 0)
+	if (!strcmp(word[0], "all"))
+		memset(set, 0xff, sizeof set);
+	else if (parse_bits(word[0], set, 8 * sizeof set) < 0)
 		return -1;
 	return syscall(SYS_sched_setaffinity, 0, sizeof set, set) < 0 ? -1 : 0;
 }
@@ -337,6 +339,8 @@ static int op_filter(struct container *c, char **word)
  * (SECCOMP_FILTER_FLAG_NEW_LISTENER) goes to the spawner, which hands it on to whoever answers the notifications. */
 static int op_seccomp(struct container *c, char **word)
 {
+	if (promise_descriptors(c) < 0)
+		return -1;
 	int fd = (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, strtoul(word[0], NULL, 16), &filter);
 	if (fd <= 0)
 		return fd;
@@ -352,12 +356,20 @@ static int op_env(struct container *c, char **word)
 	return 0;
 }
 
+/* cwd-first PATH: with the rights that init still has; what fails here is left to "cwd" */
+static int op_cwd_first(struct container *c, char **word)
+{
+	if (promise_descriptors(c) < 0)
+		return -1;
+	c->arrived = chdir(word[0]) == 0;
+	return 0;
+}
+
 /* cwd PATH: verified, since a directory outside the root has no name inside it (CVE-2024-21626) */
 static int op_cwd(struct container *c, char **word)
 {
-	(void)c;
 	char path[PATH_MAX];
-	if (chdir(word[0]) < 0)
+	if (!c->arrived && chdir(word[0]) < 0)
 		return -1;
 	long n = syscall(SYS_getcwd, path, sizeof path);
 	if (n > 0 && path[0] == '/')
@@ -373,12 +385,11 @@ static int op_umask(struct container *c, char **word)
 	return 0;
 }
 
-/* lookup: fails now, while someone listens, if the program is missing or not executable. Here, too, the program gets
- * the descriptors 0, 1, 2 and those it was promised: all others will close with the exec (CVE-2024-21626). */
+/* lookup: fails now, while someone listens, if the program is missing or not executable */
 static int op_lookup(struct container *c, char **word)
 {
 	(void)word;
-	if (syscall(SYS_close_range, 3 + c->keep, ~0U, 4 /* CLOSE_RANGE_CLOEXEC */) < 0)
+	if (promise_descriptors(c) < 0)
 		return -1;
 	return c->program ? resolve_program(c) : 0;
 }
@@ -450,6 +461,7 @@ const struct op process_ops[] = {
     {"filter", 1, op_filter},
     {"seccomp", 1, op_seccomp},
     {"env", 1, op_env},
+    {"cwd-first", 1, op_cwd_first},
     {"cwd", 1, op_cwd},
     {"umask", 1, op_umask},
     {"lookup", 0, op_lookup},

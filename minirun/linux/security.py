@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from minirun.errors import InvalidDocument, UsageError
+from minirun.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,14 +56,12 @@ def last_capability() -> int:
         os.close(descriptor)
 
 
-def mask(names: Iterable[str], where: str = "process.capabilities") -> int:
-    """The bits of capabilities. Raises InvalidDocument for a name that is not one."""
+def mask(names: Iterable[str]) -> int:
+    """The bits of capabilities. A name that is not one has none: whoever read the document has warned of it."""
     bits = 0
     for name in names:
-        bit = _BIT.get(name)
-        if bit is None:
-            raise InvalidDocument(where, f"{name!r} is not a capability")
-        bits |= 1 << bit
+        if name in _BIT:
+            bits |= 1 << _BIT[name]
     return bits
 
 

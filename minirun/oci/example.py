@@ -12,8 +12,11 @@ if TYPE_CHECKING:
 CAPABILITIES = ("CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE")
 
 
-def document(rootless: bool = False, euid: int = 0, egid: int = 0) -> dict[str, Any]:
-    """The whole ``config.json``; a rootless one maps ``euid`` and ``egid``, the caller's, to root inside."""
+def document(rootless: bool = False, euid: int = 0, egid: int = 0, unified: bool = True) -> dict[str, Any]:
+    """The whole ``config.json``; a rootless one maps ``euid`` and ``egid``, the caller's, to root inside.
+
+    Only cgroup v2 (``unified``) gets a cgroup namespace: on v1, tools inside look for the host's paths.
+    """
     config: dict[str, Any] = {
         "ociVersion": defaults.VERSION,
         "process": _process(),
@@ -25,7 +28,7 @@ def document(rootless: bool = False, euid: int = 0, egid: int = 0) -> dict[str, 
         ],
         "linux": {
             "resources": {"devices": [{"allow": False, "access": "rwm"}]},
-            "namespaces": [{"type": kind} for kind in defaults.NAMESPACES],
+            "namespaces": [{"type": kind} for kind in defaults.NAMESPACES if unified or kind != "cgroup"],
             "maskedPaths": list(defaults.MASKED_PATHS),
             "readonlyPaths": list(defaults.READONLY_PATHS),
         },

@@ -112,4 +112,19 @@ def warnings(process: dict[str, Any], where: str) -> list[str]:
                 if capability not in CAPABILITIES:
                     here = path(where, ["capabilities", name, index])
                     result.append(f"{here}: {show(capability)} is not known here, left out")
-    return result
+    return result + _never_ambient(process.get("capabilities") or {}, where)
+
+
+def _never_ambient(sets: dict[str, Any], where: str) -> list[str]:
+    """The kernel raises an ambient capability only if it is permitted and inheritable (capabilities(7)).
+
+    Documents of older tools, which have ambient ones and no inheritable ones at all, are passed over in silence.
+    """
+    possible = set(sets.get("permitted") or []) & set(sets.get("inheritable") or [])
+    if not sets.get("inheritable"):
+        return []
+    wanted = CAPABILITIES.intersection(sets.get("ambient") or []) - possible
+    here = path(where, ["capabilities", "ambient"])
+    return [
+        f"{here}: can't raise ambient capability {name}: it is not permitted and inheritable" for name in sorted(wanted)
+    ]

@@ -146,7 +146,7 @@ def _refuse_frozen(directories: list[str]) -> None:
         for directory in directories:
             found = words(f"{directory}/{name}") if base and directory.startswith(f"{base}/") else []
             if found and found[-1] != ends:
-                raise Conflict(f"cgroup {directory}", "is frozen, and so would the container be", "thaw it first")
+                raise Conflict(f"cgroup {directory}", "container's cgroup unexpectedly frozen", "thaw it first")
 
 
 def _remove_unclaimed(directories: list[str]) -> None:

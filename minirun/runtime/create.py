@@ -237,6 +237,8 @@ class _Spawning:
         setting.taken = mount_ops.before_fork(
             self.config, self.bundle, setting.root[1], self.place.joins, holders.path, self.options.rootless
         )
+        # The caller's CPUs, a shim's perhaps, are not the container's: it has those of its cgroup.
+        setting.affinity = [["affinity", "all"]]
         setting.opened = [[op, f"{self.container.directory}/{name}"] for op, name in _OPENED]
         setting.rootless = self.options.rootless
         setting.keyring = None if self.options.no_new_keyring else "minirun"

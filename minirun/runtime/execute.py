@@ -140,7 +140,7 @@ def _ops(
         ["undumpable"],
         *(_affinity(affinity, "initial")),
         *([["cgroup", path] for path in joins]),
-        *(_affinity(affinity, "final")),
+        *(_affinity(affinity, "final") or ([] if affinity else [["affinity", "all"]])),
         *([["filter", filter_path]] if filter_path else []),
         *init_ops.oom_score(wanted, options.rootless),
         *init_ops.label_ops(wanted),

@@ -25,14 +25,16 @@ class Setting:
     """What the document does not say and the ops depend on.
 
     ``root`` is the op that brings the root file system (``root`` or ``overlay``); ``bundle`` the directory that
-    relative paths are below, "" for a document of the engine; ``cgroups`` the files to join; ``filter_path`` the
-    compiled seccomp filter; ``start`` how to wait for the start; ``opened`` are ops that open what ``start`` needs of
-    the host, ``taken`` those that take mounts while init has the host's rights; ``hooks`` are the ops of hooks that run
-    inside, by name; ``keyring`` is the name of a new session keyring, None for the caller's; ``pivot`` how the root
-    changes; ``rootless`` means that the caller is an ordinary user.
+    relative paths are below, "" for a document of the engine; ``cgroups`` the files to join; ``affinity`` the op that
+    leaves the caller's CPUs behind; ``filter_path`` the compiled seccomp filter; ``start`` how to wait for the start;
+    ``opened`` are ops that open what ``start`` needs of the host, ``taken`` those that take mounts while init has the
+    host's rights; ``hooks`` are the ops of hooks that run inside, by name; ``keyring`` is the name of a new session
+    keyring, None for the caller's; ``pivot`` how the root changes; ``rootless`` means that the caller is an ordinary
+    user.
     """
 
     __slots__ = (
+        "affinity",
         "bundle",
         "cgroups",
         "filter_path",
@@ -48,6 +50,7 @@ class Setting:
 
     def __init__(self, root: Op, cgroups: Sequence[str], filter_path: str | None, start: Sequence[Op]) -> None:
         self.root, self.cgroups, self.filter_path, self.start = root, cgroups, filter_path, start
+        self.affinity: Sequence[Op] = ()
         self.opened: Sequence[Op] = ()
         self.taken: Sequence[Op] = ()
         self.bundle = ""
@@ -69,6 +72,7 @@ def create_ops(config: dict[str, Any], setting: Setting) -> list[Op]:
         *([] if mapped else [["undumpable"]]),
         # While the host's files are still there, and the rights to open them: what is opened by path on the host.
         *([["cgroup", path] for path in setting.cgroups]),
+        *setting.affinity,
         *([["filter", setting.filter_path]] if setting.filter_path else []),
         *setting.opened,
         *(oom_score(process, setting.rootless)),
@@ -123,6 +127,9 @@ def identity_ops(config: dict[str, Any], process: dict[str, Any], setting: Setti
         *(_scheduling(process)),
         *(_personality(config)),
         *(_memory_policy(config)),
+        # A directory that only root can enter is given to whoever was sent there; one that root may not enter, and the
+        # user may, comes below.
+        *([["cwd-first", process["cwd"]]] if process.get("cwd", "/") != "/" else []),
         # Without no_new_privs only CAP_SYS_ADMIN may install a filter, and the next ops give that away.
         *([] if no_new_privs else filter_ops),
         # The bounding set needs CAP_SETPCAP, so it comes before the capabilities are cut.
@@ -130,7 +137,6 @@ def identity_ops(config: dict[str, Any], process: dict[str, Any], setting: Setti
         ["user", uid, gid, groups or ("keep" if setting.rootless else "-")],
         ["caps", sets["effective"], sets["permitted"], sets["inheritable"], sets["ambient"]],
         ["umask", f"{0o022 if umask is None else umask:o}"],
-        # As the user that it is for: a directory that only root can enter is an error now, not a surprise later.
         ["cwd", process.get("cwd") or "/"],
         *([["env", entry] for entry in process.get("env") or []]),
         ["lookup"],

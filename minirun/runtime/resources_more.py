@@ -24,7 +24,9 @@ _THROTTLES = {
 def settings(wanted: dict[str, Any], unified: bool, hugetlb_v2: bool) -> list[Setting]:
     """The settings of these sections. Raises Unsupported for what the layout has nothing for."""
     if not unified and wanted.get("unified"):
-        raise Unsupported("linux.resources.unified", "is for cgroup v2, and here is v1", "leave it out")
+        raise Unsupported(
+            "linux.resources.unified", "invalid configuration: it is for cgroup v2, and here is v1", "leave it out"
+        )
     found = _block_io_v2(wanted) if unified else _block_io_v1(wanted)
     found += _huge_pages(wanted, unified or hugetlb_v2)
     found += _rdma(wanted, "" if unified else "rdma")

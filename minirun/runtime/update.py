@@ -68,7 +68,8 @@ def _check_memory(handle: Handle, wanted: dict[str, Any]) -> None:
     for key in ("limit", "swap"):
         value = resources.number(wanted, "memory", key)
         if value is not None and 0 < value <= used:
-            raise MinirunError(f"linux.resources.memory.{key}", f"{value} is not more than what is in use, {used}")
+            what = "memory+swap limit" if key == "swap" else "memory limit"
+            raise MinirunError(f"linux.resources.memory.{key}", f"rejecting {what} {value}: in use are {used}")
 
 
 def _all_or_none(limits: list[Limit]) -> None:

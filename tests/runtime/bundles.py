@@ -79,10 +79,11 @@ class RuntimeHost(FakeHost):
         assert done.returncode == code, done
         return done.stdout
 
-    def refused(self, *words: str, code: int = 125, **options: Any) -> str:
+    def refused(self, *words: str, code: int | None = None, **options: Any) -> str:
         """The one line of complaint of a call that must fail and print nothing else."""
         done = self.call("env", "-C", self.bundle, OCI, *words, **options)
-        assert (done.returncode, done.stdout) == (code, ""), done
+        expected = code if code is not None else 255 if "exec" in words else 1
+        assert (done.returncode, done.stdout) == (expected, ""), done
         return one_line(done.stderr)
 
     def spawn(self, *words: str, **options: Any) -> subprocess.Popen[str]:

@@ -145,7 +145,7 @@ def test_what_the_document_does_not_say_is_not_touched(box: Box) -> None:
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ({"unified": {"memory.high": "1"}}, "linux.resources.unified: is for cgroup v2"),
+        ({"unified": {"memory.high": "1"}}, "linux.resources.unified: invalid configuration: it is for cgroup v2"),
         ({"network": {"classID": 5}}, "linux.resources.network.classID: cgroup controller net_cls is not mounted"),
         ({"rdma": {"x": {"hcaHandles": 3}}}, "linux.resources.rdma['x']: cgroup controller rdma is not mounted"),
         ({"blockIO": {"leafWeight": 20}}, "linux.resources.blockIO.leafWeight: there is no"),
@@ -199,7 +199,9 @@ def test_one_that_is_used_by_others_stays_theirs(parent: str, what: str) -> None
         os.mkdir(inner)
     else:
         other.handle.freeze(True)
-    with pytest.raises(Conflict, match="is frozen" if what == "frozen" else "container's cgroup is not empty"):
+    with pytest.raises(
+        Conflict, match="unexpectedly frozen" if what == "frozen" else "container's cgroup is not empty"
+    ):
         Box(f"{parent}/theirs").make()
     if what == "process":
         assert process.poll() is None

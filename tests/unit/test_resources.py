@@ -183,7 +183,7 @@ def test_what_v2_has_nothing_for(wanted: dict[str, Any], where: str) -> None:
 
 
 def test_unified_is_refused_on_v1() -> None:
-    with pytest.raises(Unsupported, match=r"^linux\.resources\.unified: is for cgroup v2"):
+    with pytest.raises(Unsupported, match=r"^linux\.resources\.unified: invalid configuration: it is for cgroup v2"):
         resources.settings({"unified": {"memory.max": "1"}}, V1)
 
 

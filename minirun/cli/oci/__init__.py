@@ -61,7 +61,14 @@ def run(argv: Sequence[str], name: str = "minirun") -> int:
 
                 traceback.print_exc()
             log.error(text)
+        return _exit_code(code, target)
+
+
+def _exit_code(code: int, target: Any) -> int:
+    """As runc has them: 1, and 255 of exec, whose smaller codes are the program's own."""
+    if code not in (125, 126, 127):  # a death by signal
         return code
+    return 255 if target.verb == "exec" else 1 if code == 125 else code
 
 
 def _dispatch(argv: Sequence[str], target: Any, log: Log) -> int:
@@ -70,11 +77,12 @@ def _dispatch(argv: Sequence[str], target: Any, log: Log) -> int:
         return _version()
     if target.help or not words:
         sys.stdout.write(_usage())
-        return 0 if target.help else 125
+        return 0 if target.help else 1
     name = words[0]
     if name not in VERBS:
         raise UsageError(f"unknown verb {name!r}", "", "see --help")
     verb = find(name)
+    target.verb = name
     target.__dict__.update(values(verb).__dict__)
     operands = parse(words[1:], [*settings.OPTIONS, *verb.options], target, operands_first=not verb.program)
     if target.help:

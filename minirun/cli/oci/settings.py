@@ -43,6 +43,7 @@ DEFAULTS = {
     "systemd_cgroup": False,
     "manager": "cgroupfs",
     "rootless": "auto",
+    "verb": "",
     "help": False,
     "version": False,
 }

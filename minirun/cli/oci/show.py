@@ -132,11 +132,12 @@ def _tell(container: Bundled) -> None:
 
 
 def _spec(target: Values, operands: list[str]) -> int:
+    from minirun.linux import cgroup
     from minirun.oci import example
 
     no_operands(operands)
     path = os.path.join(target.bundle, "config.json")
-    document = example.document(target.for_rootless, os.geteuid(), os.getegid())
+    document = example.document(target.for_rootless, os.geteuid(), os.getegid(), cgroup.layout().unified)
     try:
         store.create_whole(path, _indented(document), 0o644)
     except FileExistsError:
