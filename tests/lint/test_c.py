@@ -193,21 +193,26 @@ def test_init_makes_a_root(init: str, tmp_path: Path) -> None:
         shutil.copy(busybox, root / "bin" / applet)
     (tmp_path / "volume").mkdir()
     (tmp_path / "volume/note").write_text("shared\n")
+    (root / "old/deep").mkdir(parents=True)
+    (root / "old/deep/file").write_text("kept\n")
+    (root / "old/link").symlink_to("../missing/at/all")
     words = f"""
-        hostname box propagation rprivate root {root}
+        tree {root} rbind,rslave - hostname box propagation rslave root {root}
         mount proc /proc proc nosuid,nodev,noexec mount tmpfs /dev tmpfs nosuid,mode=755,size=64k
-        mount {tmp_path}/volume /data none rbind,ro node /dev/null c 1 3 666 0 0 symlink /proc/self/fd /dev/fd
+        mount {tmp_path}/volume /data none rbind,ro,rnosuid,rslave,rshared
+        mount tmpfs /old tmpfs tmpcopyup,ro,shared mount {tmp_path}/volume/note /old/link none bind
+        mount none /data none remount,bind,nodev node /dev/null c 1 3 666 0 0 symlink /proc/self/fd /dev/fd
         mkdir /work/deep readonly /proc/sys mask /proc/version mask /no/such pivot remount / ro cwd /work/deep
     """.split()
     script = """
-        cat /data/note /proc/version; ls / /dev; pwd
+        cat /data/note /old/deep/file /missing/at/all /proc/version; ls / /dev; pwd
         for file in /data/x /x /proc/sys/vm/swappiness; do (echo 1 > $file) 2> /dev/null || echo no $file; done
     """
     done = _unshared(init, [*words, "--", "/bin/sh", "-c", script])
-    listed = "shared /: bin data dev proc work /dev: fd null"
+    listed = "shared kept shared /: bin data dev missing old proc work /dev: fd null"
     refused = "no /data/x no /x no /proc/sys/vm/swappiness"
     assert " ".join(done.stdout.split()) == f"{listed} /work/deep {refused}", done.stderr
-    assert sorted(path.name for path in root.iterdir()) == ["bin", "data", "dev", "proc", "work"]
+    assert sorted(path.name for path in root.iterdir()) == ["bin", "data", "dev", "missing", "old", "proc", "work"]
     assert not os.path.ismount(root)
 
 
