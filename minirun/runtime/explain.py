@@ -21,7 +21,9 @@ _SAFE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012345678
 _FUNCTIONS = (
     'mask() { if [ -d ".$1" ]; then mount -t tmpfs -o ro,nosuid,nodev,noexec tmpfs ".$1"',
     '         elif [ -e ".$1" ]; then mount --bind /dev/null ".$1"; fi; }',
-    'readonly_() { if [ -e ".$1" ]; then mount --rbind ".$1" ".$1"; mount -o remount,bind,ro ".$1"; fi; }',
+    'readonly_() { if [ -e ".$1" ]; then mount --rbind ".$1" ".$1"',
+    '              findmnt --submounts --list --noheadings --output TARGET --mountpoint ".$1" |',
+    '                while IFS= read -r at; do mount -o remount,bind,ro "$at"; done; fi; }',
 )
 _UNSHARE = {
     "pid": "--pid --fork",
@@ -149,22 +151,44 @@ def _say(op: Sequence[str]) -> str:
     return speaker(*op[1:]) if speaker else ""
 
 
+_ATTRIBUTES = frozenset(("ro", "rw", "noatime", "atime", "relatime", "strictatime")).union(
+    *({name, f"no{name}"} for name in ("suid", "dev", "exec", "diratime"))
+)
+_PROPAGATION = frozenset(f"{r}{mode}" for r in ("", "r") for mode in ("private", "slave", "shared", "unbindable"))
+
+
 def _mount(source: str, target: str, kind: str, options: str) -> str:
     words = options.split(",") if options else []
-    if "bind" in words or "rbind" in words:
-        flag = "--rbind" if "rbind" in words else "--bind"
-        where, parent = quote(f".{target}"), quote(f".{target.rsplit('/', 1)[0]}")
-        make = f"mkdir -p {where}; else mkdir -p {parent}; [ -e {where} ] || : > {where}"
-        lines = [f"if [ -d {quote(source)} ]; then {make}; fi", f"mount {flag} {quote(source)} {where}"]
-        if "rro" in words:
-            below = f"findmnt --submounts --list --noheadings --output TARGET --mountpoint {where}"
-            lines.append(f'{below} | while IFS= read -r at; do mount -o remount,bind,ro "$at"; done')
-        elif "ro" in words:
-            lines.append(f"mount -o remount,bind,ro {where}")
-        return "\n".join(lines)
-    kept = ",".join(word for word in words if word not in ("rprivate", "private"))
-    where, flags = quote(f".{target}"), f" -o {quote(kept)}" if kept else ""
-    return f"mkdir -p {where}\nmount -t {kind}{flags} {quote(source)} {where}"
+    where, bind = quote(f".{target}"), "bind" in words or "rbind" in words
+    once = [word for word in words if word in _ATTRIBUTES]
+    below = [word[1:] for word in words if word[0] == "r" and word[1:] in _ATTRIBUTES and word not in _ATTRIBUTES]
+    if "remount" in words:
+        lines = [f"mount -o {quote(','.join(word for word in words if word not in _PROPAGATION))} {where}"]
+    elif bind:
+        lines = [
+            *_target(source, target),
+            f"mount {'--rbind' if 'rbind' in words else '--bind'} {quote(source)} {where}",
+        ]
+        lines += [f"mount -o remount,bind,{','.join(once)} {where}"] if once else []
+    else:
+        ours = {*_PROPAGATION, *(f"r{word}" for word in below), "tmpcopyup"}
+        kept = ",".join(word for word in words if word not in ours)
+        lines = [f"mkdir -p {where}", f"mount -t {kind}{f' -o {quote(kept)}' if kept else ''} {quote(source)} {where}"]
+        if "tmpcopyup" in words:
+            lines.insert(1, "# here init would keep what is in the directory, and copy it into the new file system")
+    lines += [_below(where, ",".join(below))] if below else []
+    return "\n".join(lines + [f"mount --make-{word} {where}" for word in words if word in _PROPAGATION])
+
+
+def _target(source: str, target: str) -> list[str]:
+    where, parent = quote(f".{target}"), quote(f".{target.rsplit('/', 1)[0]}")
+    make = f"mkdir -p {where}; else mkdir -p {parent}; [ -e {where} ] || : > {where}"
+    return [f"if [ -d {quote(source)} ]; then {make}; fi"]
+
+
+def _below(where: str, attributes: str) -> str:
+    every = f"findmnt --submounts --list --noheadings --output TARGET --mountpoint {where}"
+    return f'{every} | while IFS= read -r at; do mount -o remount,bind,{attributes} "$at"; done'
 
 
 def _node(path: str, kind: str, major: str, minor: str, mode: str, uid: str, gid: str) -> str:
@@ -191,6 +215,9 @@ _SPEAKERS: dict[str, Callable[..., str]] = {
     "readonly": lambda path: f"readonly_ {quote(path)}",
     "sysctl": lambda name, value: f'echo {quote(value)} > "./proc/sys/{name}"',
     "remount": lambda path, options: f"mount -o remount,bind,{options} {quote(f'.{path}')}",
+    "tree": lambda source, *_: f"# here init would keep the tree {quote(source)}, which it mounts later",
+    "move-root": lambda: "mount --move . /\ncd /",
+    "chroot": lambda: "# here init would call chroot(2): this process keeps its tools",
     "pivot": lambda: "# here init would call pivot_root(2); the helper does, when the tools are not needed any more",
     "rlimit": _rlimit,
     "write": lambda path, text: f"echo {quote(text.rstrip())} > {path}",
