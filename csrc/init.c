@@ -218,6 +218,8 @@ int main(int argc, char **argv)
 		fcntl(c.control, F_SETFD, FD_CLOEXEC);
 		fcntl(c.control + 1, F_SETFD, FD_CLOEXEC);
 		fcntl(c.control + 2, F_SETFD, FD_CLOEXEC);
+		/* What our caller's caller left open must not be there while we wait for the start. */
+		syscall(SYS_close_range, c.control + 3, ~0U, 0);
 		count = read_words(c.control + 1, &words);
 		if (count < 0)
 			fail(&c, -1, "read", errno);

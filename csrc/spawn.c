@@ -125,7 +125,9 @@ static void enter(struct mr_spawn *s, int control, unsigned long long ignored)
 			return;
 	if (wire < 0 || ops < 0 || init < 0 || place(wire, control_at) < 0 || place(ops, ops_at) < 0)
 		return;
-	if (target >= 0 && place(target, ops_at + 1) < 0)
+	if (target < 0)
+		close(ops_at + 1);
+	else if (place(target, ops_at + 1) < 0)
 		return;
 	sigset_t none;
 	sigemptyset(&none);
