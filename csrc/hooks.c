@@ -73,6 +73,7 @@ _Noreturn static void become_hook(const char *path, int input, int said)
 	int null = open_host("/dev/null", O_RDWR);
 	if ((null >= 0 && dup2(null, 1) < 0) || dup2(said, 2) < 0)
 		_exit(126);
+	setpgid(0, 0); /* so that its children can be killed with it */
 	if (dup2(input, 0) < 0 || syscall(SYS_close_range, 3, ~0U, 0) < 0)
 		_exit(126);
 	execve(path, next.argv, next.envp);
@@ -90,8 +91,10 @@ static int end_of(pid_t pid, long seconds)
 			n = poll(&ended, 1, seconds > 0 && seconds < INT_MAX / 1000 ? (int)seconds * 1000 : -1);
 		while (n < 0 && errno == EINTR);
 	int error = pidfd < 0 || n < 0 ? errno : ETIME;
-	if (n <= 0)
+	if (n <= 0) {
 		kill(pid, SIGKILL);
+		kill(-pid, SIGKILL);
+	}
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
 	if (pidfd >= 0)

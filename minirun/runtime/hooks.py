@@ -82,7 +82,9 @@ def _spawn(hook: dict[str, Any], state: bytes, said: int) -> int:
         os.lseek(given, 0, os.SEEK_SET)
         streams = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate((given, null, said))]
         # Python ignores these two, and an ignored signal stays ignored across exec, as a blocked one stays blocked.
-        return os.posix_spawn(hook["path"], words, environment, file_actions=streams, setsigmask=[], setsigdef=[13, 25])
+        return os.posix_spawn(
+            hook["path"], words, environment, file_actions=streams, setpgroup=0, setsigmask=[], setsigdef=[13, 25]
+        )
     finally:
         os.close(given)
         os.close(null)
@@ -106,7 +108,7 @@ def _wait(pid: int, seconds: int | None, watched: int) -> int | str:
     finally:
         os.close(pidfd)
     if pidfd not in ended:
-        os.kill(pid, _KILL)  # our child, not reaped yet: the number is still its
+        os.killpg(pid, _KILL)  # it and its children; it is ours and not reaped yet: the number is still its
     _, status = os.waitpid(pid, 0)
     if pidfd in ended:
         return status

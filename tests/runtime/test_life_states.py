@@ -139,7 +139,7 @@ def test_streams_that_are_closed(box: RuntimeHost) -> None:
 def test_hundreds_of_descriptors_do_not_leak(box: RuntimeHost) -> None:
     """Neither into the container nor into hooks; and our own have numbers that select(2) does not know."""
     hook = {"path": "/bin/sh", "args": ["sh", "-c", "ls /proc/$$/fd | wc -l >>/run/count"]}
-    hooks = dict.fromkeys(("createRuntime", "createContainer", "poststart", "poststop"), [hook])
+    hooks = {kind: [hook] for kind in ("createRuntime", "createContainer", "poststart", "poststop")}
     box.configure(SLEEP, {"hooks": hooks})
     opened = [os.open("/etc/passwd", os.O_RDONLY) for _ in range(1200)]
     try:
