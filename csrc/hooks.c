@@ -23,6 +23,7 @@ static struct {
 	char *argv[MAX_WORDS + 1], *envp[MAX_WORDS + 1];
 	int args, environment;
 	const char *state[2]; /* what stands before and behind the pid in the container's state */
+	int index;            /* of its kind */
 } next;
 
 static int keep(char **list, int *count, char *word)
@@ -55,6 +56,7 @@ static int op_hook_state(struct container *c, char **word)
 	(void)c;
 	next.state[0] = word[0];
 	next.state[1] = word[1];
+	next.index = 0;
 	return 0;
 }
 
@@ -103,8 +105,20 @@ static int end_of(pid_t pid, long seconds)
 	return n <= 0 ? -1 : status;
 }
 
+/* Says how a hook ended, and what it said, in one line: to the spawner, or to those who come when that is gone. */
+static void tell(struct container *c, int status, int said)
+{
+	char text[400];
+	if (c->control >= 0 && mr_send(c->control, MR_SAID, status, 0, &said, 1) == 0)
+		return;
+	ssize_t n = pread(said, text, sizeof text - 1, 0);
+	text[n < 0 ? 0 : n] = '\0';
+	if (c->report >= 0)
+		dprintf(c->report, "%d %d %.*s\n", next.index, status, (int)strcspn(text, "\n"), text);
+}
+
 /* hook PATH SECONDS: runs it to its end; 0 seconds are no limit. Fails with ETIME, or ECANCELED if it did not exit with
- * 0: then the spawner is told how it ended, and what it said. */
+ * 0. */
 static int op_hook(struct container *c, char **word)
 {
 	int input = state_file(), said = memfd_create("hook-stderr", MFD_CLOEXEC);
@@ -116,12 +130,10 @@ static int op_hook(struct container *c, char **word)
 	int status = end_of(pid, strtol(word[1], NULL, 10));
 	next.args = next.environment = 0;
 	next.argv[0] = next.envp[0] = NULL;
-	if (status > 0) {
-		if (c->control >= 0)
-			mr_send(c->control, MR_SAID, status, 0, &said, 1);
-		errno = ECANCELED;
-	}
-	int error = errno;
+	int error = status > 0 ? ECANCELED : errno;
+	if (status)
+		tell(c, status, said);
+	next.index++;
 	close(input);
 	close(said);
 	errno = error;

@@ -123,8 +123,7 @@ class Bundled:
     def _refuse_failed(self) -> None:
         """Raise what init could not do after the start."""
         if text := store.read(f"{self.directory}/failed"):
-            name, _, number = text.partition(" ")
-            process.fail_late(name, int(number), self.config()["process"]["args"])
+            process.fail_late(text, self.config())
 
     def _poststart(self, kept: dict[str, Any]) -> None:
         from minirun.runtime import hooks

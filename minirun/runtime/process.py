@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from minirun import store
-from minirun.errors import CommandNotExecutable, CommandNotFound, HookFailed, StepFailed
+from minirun.errors import CommandNotExecutable, CommandNotFound, StepFailed
 from minirun.linux import syscalls
 from minirun.linux.syscalls import Message
 from minirun.runtime import init_ops
@@ -20,7 +20,7 @@ from minirun.step import Step
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 _ENOENT, _ENOTDIR, _ETIME, _ECANCELED = 2, 20, 62, 125
 
@@ -156,7 +156,7 @@ def _hook_ended(message: Message) -> str:
     for descriptor in message.descriptors:
         said = os.pread(descriptor, 500, 0)
         os.close(descriptor)
-    return hooks.reason(os.waitstatus_to_exitcode(message.a), said)
+    return hooks.reason(os.waitstatus_to_exitcode(message.a), said) if message.a >= 0 else ""
 
 
 def _fail(number: int, error: int, ops: Sequence[Sequence[str]], program: Sequence[str], said: str = "") -> NoReturn:
@@ -187,13 +187,22 @@ def _not_executed(error: int, program: Sequence[str]) -> NoReturn:
     raise CommandNotExecutable(f"exec {name!r}", os.strerror(error).lower())
 
 
-def fail_late(name: str, error: int, program: Sequence[str]) -> NoReturn:
-    """Raise what init reported after the start: the name of the op, and an errno."""
+def fail_late(report: str, config: Mapping[str, Any]) -> NoReturn:
+    """Raise what init reported after the start: the name of the op and an errno; before that, how a hook ended."""
+    *before, last = report.splitlines()
+    name, _, number = last.partition(" ")
+    error = int(number)
     if name == "exec":
-        _not_executed(error, program)
-    if name == "hook":
-        why = {_ETIME: "did not end in time", _ECANCELED: "did not exit with 0"}
-        raise HookFailed("hooks.startContainer", why.get(error, os.strerror(error).lower()))
+        _not_executed(error, config["process"]["args"])
+    if name == "hook" and before:
+        from minirun.runtime import hooks
+
+        index, status, said = before[0].split(" ", 2)
+        hook = config["hooks"]["startContainer"][int(index)]
+        why = f"did not end within {hook.get('timeout')} s" if error == _ETIME else os.strerror(error).lower()
+        if error == _ECANCELED:
+            why = hooks.reason(os.waitstatus_to_exitcode(int(status)), said.encode("utf-8", "replace"))
+        raise hooks.failed("startContainer", int(index), hook["path"], why)
     raise StepFailed(f"init op {name!r} failed", os.strerror(error))
 
 
