@@ -290,6 +290,23 @@ def test_what_may_be_mounted_on_and_below_proc(box: MountHost) -> None:
     assert box.tell(f"cat /proc/{box.pid}/comm", [host_proc]) == "cat"  # the process that keeps the host alive
 
 
+def test_hundreds_of_mounts_and_one_over_the_root(box: MountHost) -> None:
+    """More than a process has small descriptors; what is mounted over / is what the others are made in."""
+    rootfs = f"{box.bundle}/rootfs"
+    mounts = [entry("/", rootfs, "rbind", "nodev")]
+    mounts += [entry(f"/many/{n}", "/run/src/file", "bind") for n in range(280)]
+    mounts += [entry(f"/many/t{n}", "tmpfs", "size=4k", kind="tmpfs") for n in range(280)]
+    document = box.document("cat /proc/self/mountinfo", [])
+    document["mounts"] = [mounts[0], *document["mounts"], *mounts[1:]]
+    box.write(document)
+    seen = [line.split()[4] for line in box.oci("run", "box").splitlines()]
+    assert len([target for target in seen if target.startswith("/many/")]) == 560
+    maps = {key: [{"containerID": 0, "hostID": 1000, "size": 100}] for key in IDS}  # so that all are taken before
+    document["mounts"][-1] = entry("/many/mapped", "/run/idmapped", "bind", **maps)
+    box.write(document)
+    assert len(box.oci("run", "box").splitlines()) == len(seen)
+
+
 # --- ids ---
 
 
