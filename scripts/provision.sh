@@ -19,7 +19,7 @@ group() { # NAME: the packages of a group
         echo qemu-utils e2fsprogs busybox-static
         ;;
     test) # what looks at containers from outside, and the linters that pip does not have
-        echo clang-format procps strace conntrack tcpdump iputils-ping iptables
+        echo clang-format procps strace conntrack tcpdump iputils-ping iptables uidmap
         ;;
     vm) # what tests/vm boots; busybox is its first program
         echo busybox-static kmod

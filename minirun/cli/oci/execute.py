@@ -147,7 +147,7 @@ def _exec(target: Values, operands: list[str]) -> int:
     options.pid_file, options.preserve_fds = target.pid_file, preserved(target.preserve_fds)
     options.console_socket = ours.path if ours else target.console_socket
     options.ignore_paused, options.cgroup = target.ignore_paused, target.cgroup or ""
-    options.rootless = settings.is_rootless(target)
+    options.rootless = settings.rootless(target)
     pid = execute.execute(container, wanted, options)
     if target.detach:
         return 0

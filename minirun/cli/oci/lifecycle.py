@@ -57,7 +57,7 @@ def create_options(target: Values) -> create.CreateOptions:
     options.no_pivot, options.no_new_keyring = target.no_pivot, target.no_new_keyring
     options.preserve_fds = preserved(target.preserve_fds)
     options.systemd_cgroup = target.systemd_cgroup or target.manager == "systemd"
-    options.rootless = settings.is_rootless(target)
+    options.rootless = settings.rootless(target)
     options.log = target.warn
     return options
 

@@ -57,6 +57,14 @@ def default_root() -> str:
     return f"{runtime}/minirun/oci"
 
 
+def rootless(target: Values) -> bool:
+    """``is_rootless``; what is kept between calls (compiled filters) is then below the containers' root."""
+    found = is_rootless(target)
+    if found:
+        store.state = f"{target.root}/@state"
+    return found
+
+
 def is_rootless(target: Values) -> bool:
     """Whether we lack the machine's root: another user, or the root of a user namespace (podman without root)."""
     if target.rootless != "auto":
