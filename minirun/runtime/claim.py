@@ -14,6 +14,10 @@ from minirun.errors import Conflict, MinirunError
 from minirun.linux import cgroup
 from minirun.step import Step
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 # Trusted attributes are root's; who is root only in a user namespace, or not at all, has those of users.
 _NAMES = ("trusted.minirun", "user.minirun")
 
@@ -72,6 +76,49 @@ class Claim(Step):
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+class Scope(Step):
+    """Let systemd make the container's cgroup, as a scope that holds a helper until the container is inside."""
+
+    kind = "systemd-scope"
+    fields = ("directories", "claim", "unit", "properties", "user")
+    directories: list[str]
+    claim: str
+    unit: str
+    properties: list[list[Any]]
+    user: bool
+
+    _helper = _pipe = -1
+
+    def sh(self) -> str:
+        words = [f"-p {name}={value}" for name, kind, value in self.properties if kind in "sbt" and name != "Slice"]
+        who = "--user " if self.user else ""
+        slice_name = next(value for name, _, value in self.properties if name == "Slice")
+        return f"systemd-run {who}--scope --unit={self.unit} --slice={slice_name} {' '.join(words)} sleep infinity &"
+
+    def do(self) -> None:
+        from minirun.runtime import systemd
+
+        self._helper, self._pipe = systemd.start(self.unit, self.properties, self.user)
+        mark(self.directories[0], self.claim)
+
+    def undo(self) -> None:
+        """End the scope, if it is ours: when the cgroup is gone systemd has nothing left to wait for."""
+        self.release()
+        if owner(self.directories[0]) != self.claim:
+            return
+        from minirun.runtime import systemd
+
+        cgroup.remove(self.directories[0])
+        systemd.stop(self.unit, self.user)
+
+    def release(self) -> None:
+        """Let the helper go, which is inside as well."""
+        if self._pipe >= 0:
+            os.close(self._pipe)
+            os.waitpid(self._helper, 0)
+            self._pipe = -1
 
 
 def _removed(directory: str) -> bool:

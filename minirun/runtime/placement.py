@@ -11,7 +11,7 @@ import os
 from minirun.errors import InvalidDocument, MinirunError, Unsupported
 from minirun.linux import cgroup
 from minirun.runtime import resources
-from minirun.runtime.claim import Claim, words
+from minirun.runtime.claim import Claim, Scope, words
 from minirun.step import Step
 
 TYPE_CHECKING = False
@@ -42,7 +42,7 @@ class Placement:
     def settle(self) -> None:
         """To be called when init is inside: nobody can take the cgroup any longer, so the lock on it can go."""
         for step in self.steps:
-            if isinstance(step, Claim):
+            if isinstance(step, (Claim, Scope)):
                 step.release()
 
 
@@ -50,10 +50,10 @@ def place(config: dict[str, Any], identity: str, systemd: bool = False, rootless
     """The place of container ``identity`` with this config.json. Raises InvalidDocument and Unsupported."""
     linux = config.get("linux") or {}
     wanted = linux.get("resources") or {}
-    if systemd:
-        raise Unsupported("systemd cgroup driver", "systemd does not run here", "leave --systemd-cgroup out")
     if not isinstance(wanted, dict):
         raise InvalidDocument("linux.resources", f"expected an object, got {type(wanted).__name__}")
+    if systemd:
+        return _scope(linux.get("cgroupsPath"), identity, wanted, rootless)
     asked = cgroup_path(linux.get("cgroupsPath"), identity)
     path = _allowed(asked, bool(linux.get("cgroupsPath")), wanted) if rootless else asked
     if path is None:
@@ -62,6 +62,20 @@ def place(config: dict[str, Any], identity: str, systemd: bool = False, rootless
     claim = f"{identity}:{os.getpid()}:{_now()}"
     steps: list[Step] = [Claim(list(dict.fromkeys(directories.values())), claim)]
     return Placement([*steps, *limit_steps(directories, wanted, rootless)], directories, claim)
+
+
+def _scope(wanted_path: Any, identity: str, wanted: dict[str, Any], user: bool) -> Placement:
+    """A scope of systemd, in the slice that a cgroupsPath of another form names."""
+    from minirun.runtime import systemd
+
+    path, unit, slice_name = systemd.place(wanted_path, identity, user)
+    directories = cgroup.layout().everywhere(path)
+    claim = f"{identity}:{os.getpid()}:{_now()}"
+    properties = systemd.properties(slice_name, identity, limit_files(directories, wanted, user))
+    step = Scope(list(directories.values()), claim, unit, properties, user)
+    found = Placement([step, *limit_steps(directories, wanted, user)], directories, claim)
+    found.record |= {"unit": unit, "user": user}
+    return found
 
 
 def _allowed(path: str, explicit: bool, wanted: dict[str, Any]) -> str | None:

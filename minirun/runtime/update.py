@@ -36,6 +36,10 @@ def update(handle: Handle, wanted: dict[str, Any]) -> None:
     _check_memory(handle, wanted)
     limits = placement.limit_files(handle.directories, {**wanted, "devices": None})
     _all_or_none(limits)
+    if unit := handle.record.get("unit"):
+        from minirun.runtime import systemd
+
+        systemd.change(unit, systemd.limits(limits), bool(handle.record.get("user")))
     if wanted.get("devices"):
         _devices(handle, wanted)
 
