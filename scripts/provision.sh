@@ -21,8 +21,8 @@ group() { # NAME: the packages of a group
     test) # what looks at containers from outside, and the linters that pip does not have
         echo clang-format procps strace conntrack tcpdump iputils-ping iptables uidmap
         ;;
-    vm) # what tests/vm boots; busybox is its first program
-        echo busybox-static kmod
+    vm) # what tests/vm boots; busybox is its first program, systemd one of a test in it
+        echo busybox-static kmod systemd
         ;;
     clients) # the engines that tests/clients sets on our OCI runtime, and the runtime that it is compared with
         echo podman conmon catatonit containernetworking-plugins iptables

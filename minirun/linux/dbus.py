@@ -37,6 +37,7 @@ class Bus:
         import _socket
 
         self.destination, self.serial = destination, 0
+        self.signals: list[tuple[dict[int, Any], list[Any]]] = []  # that came and nobody has asked for yet
         self.socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
         try:
             self.socket.connect(path)
@@ -51,9 +52,13 @@ class Bus:
         self.socket.close()
 
     def _authenticate(self) -> None:
-        """By who we are, which the kernel tells the other side."""
+        """By who we are, which the kernel tells the other side.
+
+        BEGIN goes along: were it sent after the answer, systemd could read it together with our first message, and
+        would look at that only when more comes.
+        """
         identity = str(os.getuid()).encode().hex()
-        self.socket.send(f"\0AUTH EXTERNAL {identity}\r\n".encode())
+        self.socket.send(f"\0AUTH EXTERNAL {identity}\r\nBEGIN\r\n".encode())
         answer = b""
         while not answer.endswith(b"\r\n"):
             more = self.socket.recv(512)
@@ -62,7 +67,6 @@ class Bus:
             answer += more
         if not answer.startswith(b"OK "):
             raise OSError(13, answer.decode("ascii", "replace").strip() or "connection closed")
-        self.socket.send(b"BEGIN\r\n")
 
     def call(
         self, path: str, interface: str, member: str, signature: str = "", *values: Any, destination: str = ""
@@ -79,6 +83,8 @@ class Bus:
             kind, found, body = self.receive()
             if found.get(_REPLY_SERIAL) == self.serial and kind in (_RETURN, _ERROR):
                 break
+            if kind == _SIGNAL:  # of what we ask for may be done before we are told that it has begun
+                self.signals.append((found, body))
         if kind == _ERROR:
             raise Refused(str(found.get(_ERROR_NAME)), str(body[0]) if body else "")
         return body
@@ -86,9 +92,13 @@ class Bus:
     def signal(self, member: str) -> list[Any]:
         """Wait for a signal of this name and return what it carries."""
         while True:
+            while self.signals:
+                found, body = self.signals.pop(0)
+                if found.get(_MEMBER) == member:
+                    return body
             kind, found, body = self.receive()
-            if kind == _SIGNAL and found.get(_MEMBER) == member:
-                return body
+            if kind == _SIGNAL:
+                self.signals.append((found, body))
 
     def receive(self) -> tuple[int, dict[int, Any], list[Any]]:
         """The next message: its type, its header fields, its values."""

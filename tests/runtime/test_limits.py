@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +195,7 @@ def test_one_that_is_used_by_others_stays_theirs(parent: str, what: str) -> None
     if what == "process":
         process = other.run()
     elif what == "child":
-        inner = f"{other.handle.directories['memory']}/inner"
+        inner = f"{list(other.handle.directories.values())[-1]}/inner"
         os.mkdir(inner)
     else:
         other.handle.freeze(True)
@@ -418,6 +418,54 @@ def test_stats_are_the_kernels_numbers(box: Box) -> None:
         assert sum(usage["percpu"]) == usage["total"] == int(box.file("cpuacct.usage"))
         assert found["memory"]["raw"]["hierarchical_memory_limit"] == 100 * MIB
         assert len(found["cpuset"]["cpus"]) == os.cpu_count()
+
+
+def as_user(job: Callable[[], str], group: Path | None = None) -> str:
+    """What ``job`` returns, done by an ordinary user, in the cgroup ``group``."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            if group:
+                (group / "cgroup.procs").write_text("0")
+            os.setgroups([])
+            os.setresgid(65534, 65534, 65534)
+            os.setresuid(65534, 65534, 65534)
+            os.write(writer, job().encode())
+        except BaseException as error:
+            os.write(writer, repr(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with open(reader) as pipe:
+        said = pipe.read()
+    os.waitpid(child, 0)
+    return said
+
+
+@pytest.mark.parametrize(
+    ("linux", "said"),
+    [
+        ({}, "[] [] None {}"),
+        ({"resources": {"devices": [{"allow": False}], "memory": {}}}, "[] [] None {}"),
+        ({"resources": {"pids": {"limit": 5}}}, "linux.resources.pids.limit: you have no cgroup to set a limit in; "),
+        ({"cgroupsPath": "/box"}, "linux.cgroupsPath: you may make no cgroup box; "),
+    ],
+)
+def test_a_user_without_a_cgroup(linux: dict[str, Any], said: str) -> None:
+    """Nothing asked, nothing missing; but no limit is left out in silence."""
+
+    def job() -> str:
+        try:
+            place = placement.place({"linux": linux}, "box", rootless=True)
+        except Unsupported as error:
+            return str(error)
+        handle = placement.load(place.record)
+        assert (handle.processes(), handle.frozen(), handle.freezer, handle.joins()) == ([], False, "-", ([], None))
+        handle.kill(9)
+        return f"{place.steps} {place.joins} {place.born} {place.record['directories']}"
+
+    assert as_user(job).startswith(said)
 
 
 def test_there_is_no_systemd_here() -> None:
