@@ -89,7 +89,7 @@ class Scope(Step):
     properties: list[list[Any]]
     user: bool
 
-    _helper = _pipe = -1
+    _helper = _control = -1
 
     def sh(self) -> str:
         words = [f"-p {name}={value}" for name, kind, value in self.properties if kind in "sbt" and name != "Slice"]
@@ -100,7 +100,7 @@ class Scope(Step):
     def do(self) -> None:
         from minirun.runtime import systemd
 
-        self._helper, self._pipe = systemd.start(self.unit, self.properties, self.user)
+        self._helper, self._control = systemd.start(self.unit, self.properties, self.user)
         mark(self.directories[0], self.claim)
 
     def undo(self) -> None:
@@ -115,10 +115,10 @@ class Scope(Step):
 
     def release(self) -> None:
         """Let the helper go, which is inside as well."""
-        if self._pipe >= 0:
-            os.close(self._pipe)
+        if self._control >= 0:
+            os.close(self._control)
             os.waitpid(self._helper, 0)
-            self._pipe = -1
+            self._control = -1
 
 
 def _removed(directory: str) -> bool:

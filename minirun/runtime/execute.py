@@ -92,7 +92,7 @@ def _spawn(
     target: int,
 ) -> int:
     group = placement.load(kept["cgroup"])
-    joins, born = group.joins(options.cgroup)
+    joins, born = group.joins(options.cgroup, kept["pid"])
     ops, program = _ops(config, wanted, joins, kept["enter"], options), wanted["args"]
     init, words = syscalls.sealed_copy(process.INIT), process.memory_file("ops", init_ops.words(ops, program))
     cgroup = os.open(born, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if born else -1

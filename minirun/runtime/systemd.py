@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from minirun.errors import Conflict, InvalidDocument, MinirunError, Unsupported
-from minirun.linux import cgroup, dbus
+from minirun.linux import cgroup, dbus, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,15 +94,15 @@ def place(wanted: Any, identity: str, user: bool) -> tuple[str, str, str]:
 
 
 def start(unit: str, properties: list[Property], user: bool) -> tuple[int, int]:
-    """Make the scope: (its helper, a pipe to it); the helper ends when that is closed, by whatever end of ours."""
-    helper, pipe = _helper()
+    """Make the scope: (its helper, the socket to it); the helper ends when that is closed, by whatever end of ours."""
+    helper, control = _helper()
     bus = connect(user)
     try:
         several = [[name, (kind, value)] for name, kind, value in [*properties, ["PIDs", "au", [helper]]]]
         _job(bus, "StartTransientUnit", "ssa(sv)a(sa(sv))", unit, "fail", several, [])
-        return helper, pipe
+        return helper, control
     except BaseException as error:
-        os.close(pipe)
+        os.close(control)
         os.waitpid(helper, 0)
         if isinstance(error, dbus.Refused):
             raise _refusal(unit, error) from None
@@ -157,19 +157,19 @@ def _job(bus: dbus.Bus, method: str, signature: str, *values: Any) -> None:
 
 
 def _helper() -> tuple[int, int]:
-    """A process that waits for the end of ours and holds nothing else; its pid and the pipe to it."""
-    theirs, ours = os.pipe()
-    helper = os.fork()
-    if helper:
-        os.close(theirs)
-        return helper, ours
+    """A minirun-init that waits for us and ends when we do; its pid and the socket to it."""
+    from minirun.runtime import init_ops, process
+
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    init = syscalls.sealed_copy(process.INIT)
+    words = process.memory_file("ops", init_ops.words([["ready"]], ["-"]))
     try:
-        os.setsid()
-        os.dup2(theirs, 0)
-        os.closerange(1, os.sysconf("SC_OPEN_MAX"))
-        os.read(0, 1)
+        pid, pidfd, control = syscalls.spawn(0, init, words, (null, null, null))
+        os.close(pidfd)
+        return pid, control
     finally:
-        os._exit(0)
+        for descriptor in (null, init, words):
+            os.close(descriptor)
 
 
 def properties(slice_name: str, identity: str, files: list[list[str]]) -> list[Property]:
