@@ -36,7 +36,7 @@ _MASKS = {"cpuset.cpus": "AllowedCPUs", "cpuset.mems": "AllowedMemoryNodes"}
 
 def unit_names(wanted: Any, identity: str, user: bool) -> tuple[str, str]:
     """(slice, scope) for a cgroupsPath of the form ``slice:prefix:name``. Raises InvalidDocument."""
-    parts = wanted.split(":") if isinstance(wanted, str) and wanted else ["", "minirun", identity]
+    parts = str(wanted).split(":") if wanted else ["", "minirun", identity]
     if len(parts) != 3 or not parts[2] or any("/" in part or "\0" in part for part in parts):
         raise InvalidDocument("linux.cgroupsPath", f"expected slice:prefix:name for systemd, not {wanted!r:.200}")
     slice_name = parts[0] or ("user.slice" if user else "system.slice")
