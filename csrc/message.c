@@ -42,9 +42,7 @@ int mr_receive(int sock, struct mr_message *message, int *fds, int *fd_count)
 	struct iovec iov = {message, sizeof *message};
 	struct msghdr header = {
 	    .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &ancillary, .msg_controllen = sizeof ancillary};
-	int room = fd_count ? *fd_count : 0;
-	if (fd_count)
-		*fd_count = 0;
+	int room = fd_count ? *fd_count : 0, received = 0;
 	ssize_t length;
 	do
 		length = recvmsg(sock, &header, MSG_CMSG_CLOEXEC);
@@ -61,18 +59,18 @@ int mr_receive(int sock, struct mr_message *message, int *fds, int *fd_count)
 		for (int i = 0; i < count; i++) {
 			int fd;
 			memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
-			if (fd_count && *fd_count < room)
-				fds[(*fd_count)++] = fd;
+			if (received < room && length == sizeof *message)
+				fds[received++] = fd;
 			else
 				close(fd);
 		}
 	}
-	if (length == 0)
-		return 0;
-	if (length != sizeof *message) {
-		errno = EPROTO;
-		return -1;
+	if (fd_count)
+		*fd_count = received;
+	if (length == sizeof *message) {
+		message->c = sender;
+		return 1;
 	}
-	message->c = sender;
-	return 1;
+	errno = EPROTO;
+	return length ? -1 : 0;
 }

@@ -23,6 +23,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -354,17 +355,30 @@ static void send_input(void)
 
 /* --- the program --- */
 
-/* Another process, `pid`, goes on as the program: a child of ours too. The first one ends when it has let it go on. */
+/* Another process, `pid`, goes on as the program: a child of ours too, or else it is somebody in the container who would
+ * like to be taken for one, or dead: then the end of the first one tells. */
 static void born(pid_t pid)
 {
-	int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-	if (pidfd < 0)
-		return; /* it is dead already: the end of the first one tells */
+	siginfo_t info;
+	int pidfd = pid == child_pid ? -1 : (int)syscall(SYS_pidfd_open, pid, 0);
+	if (pidfd < 0 || waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG | WNOWAIT) < 0) {
+		if (pidfd >= 0)
+			close(pidfd);
+		return;
+	}
 	close(child.pidfd);
 	child.pidfd = pidfd;
 	mr_send(child.control, MR_START, 0, 0, NULL, 0);
+	kill(child_pid, SIGKILL); /* it has nothing more to do */
 	waitpid(child_pid, NULL, __WALL);
 	child_pid = pid;
+}
+
+/* Whether it is the master of a pseudo-terminal of the kernel's, and nothing that would keep us waiting. */
+static bool is_master(int fd)
+{
+	struct stat st;
+	return fstat(fd, &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == makedev(5, 2) && isatty(fd);
 }
 
 static void from_init(void)
@@ -381,7 +395,7 @@ static void from_init(void)
 		}
 		return;
 	}
-	if (message.type == MR_CONSOLE && count == 1) {
+	if (message.type == MR_CONSOLE && count == 1 && option.tty && master < 0 && is_master(fd)) {
 		master = input.fd = stream[OUT].fd = fd;
 		fcntl(master, F_SETFL, O_RDWR | O_NONBLOCK);
 		if (window.ws_row)
@@ -389,7 +403,7 @@ static void from_init(void)
 	} else if (count == 1) {
 		close(fd);
 	}
-	if (message.type == MR_BORN) {
+	if (message.type == MR_BORN && !ready) {
 		born(message.c);
 	} else if (message.type == MR_READY) {
 		ready = true;

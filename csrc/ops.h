@@ -18,6 +18,7 @@ struct container {
 	size_t environment_size;
 	char **program;         /* argv of the program, behind "--"                                                 */
 	const char *executable; /* where "lookup" found it                                                  */
+	bool terminal;          /* stdin is that of "console"                                               */
 	int empty;              /* the one empty read-only directory that covers masked directories                 */
 };
 

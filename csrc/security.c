@@ -54,14 +54,15 @@ static int op_sysctl(struct container *c, char **word)
 
 /* --- session and terminal --- */
 
+/* session: of which the terminal of "console" becomes the controlling one */
 static int op_session(struct container *c, char **word)
 {
-	(void)c, (void)word;
-	return setsid() < 0 ? -1 : 0;
+	(void)word;
+	return setsid() < 0 || (c->terminal && ioctl(0, TIOCSCTTY, 0) < 0) ? -1 : 0;
 }
 
-/* console UID: a pty of the container's own devpts becomes stdin, stdout, stderr and the controlling terminal; its
- * master goes to the spawner. The other end comes from the master (TIOCGPTPEER), never from a path. */
+/* console UID: a pty of the container's own devpts becomes stdin, stdout and stderr; its master goes to the spawner. The
+ * other end comes from the master (TIOCGPTPEER), never from a path. */
 static int op_console(struct container *c, char **word)
 {
 	struct statfs fs;
@@ -83,9 +84,8 @@ static int op_console(struct container *c, char **word)
 		if (dup2(slave, i) < 0)
 			return -1;
 	close(slave);
-	if (fchown(0, (uid_t)strtoul(word[0], NULL, 10), (gid_t)-1) < 0)
-		return -1;
-	return ioctl(0, TIOCSCTTY, 0);
+	c->terminal = true;
+	return fchown(0, (uid_t)strtoul(word[0], NULL, 10), (gid_t)-1);
 }
 
 /* console-device: the terminal is also /dev/console, as programs that log there expect */

@@ -107,15 +107,13 @@ def _ops(container: Container, config: dict[str, Any], process: dict[str, Any]) 
     uid = str(process["user"]["uid"])
     filter_path = seccomp.filter_path(profile) if profile else None
     setting = init_ops.Setting([], joined, filter_path, [["ready"], ["die-with-parent"]])
+    setting.born = init_ops.BORN
     return [
         ["undumpable"],
         *([["cgroup", path] for path in joined]),
         *([["filter", filter_path]] if filter_path else []),
         ["enter", f"{flags:x}"],
-        # The PID namespace last: only now could the container's processes see us, were we not undumpable.
-        ["fork", "0"],
         ["inside"],
-        ["session"],
         ["keyring", "minirun"],
         *([["console", uid]] if process["terminal"] else [["own-stdio", uid]]),
         *init_ops.identity_ops(config, process, setting),

@@ -22,6 +22,7 @@ from minirun.linux.syscalls import Message
 from minirun.oci import defaults, runtime_spec
 from minirun.runtime import demands, handover, idmap, init_ops, mount_ops, namespaces, placement, process, rootfs
 from minirun.runtime.container import CREATING, Bundled
+from minirun.runtime.dialogue import Dialogue
 from minirun.runtime.locked import Locked
 
 TYPE_CHECKING = False
@@ -212,7 +213,7 @@ class _Spawning:
         self.options, self.kinds = options, namespaces.kinds(config)
         self.linux: dict[str, Any] = config.get("linux") or {}
         self.mapped = False
-        self.pid = 0
+        self.talk: Dialogue
         self.kept: dict[str, Any] = {}
         self.keep = options.preserve_fds + _listening(self.config)
 
@@ -259,7 +260,8 @@ class _Spawning:
         if self.place.born:
             born = os.open(self.place.born, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         flags = namespaces.spawn_flags(self.kinds)
-        self.pid, pidfd, self.control = syscalls.spawn(flags, init, words, (0, 1, 2), self.keep, born)
+        pid, pidfd, control = syscalls.spawn(flags, init, words, (0, 1, 2), self.keep, born)
+        self.talk = Dialogue(pid, control, ops, program)
         answers = {
             Message.BORN: self._born,
             Message.SYNC: self._sync,
@@ -267,29 +269,29 @@ class _Spawning:
             Message.LISTENER: self._listener,
         }
         try:
-            process.expect(self.control, Message.READY, ops, program, answers)
+            self.talk.until_ready(answers)
             if not self.kept:
                 self._know()
             if self.options.pid_file:
-                store.write(self.options.pid_file, str(self.pid), 0o644)
+                store.write(self.options.pid_file, str(self.talk.pid), 0o644)
             self.container.write_state(self.kept)
             self.place.settle()
-            syscalls.send(self.control, Message.START)
+            self.talk.go_on()
             # The last, since it says that all is done: if we are killed before it, all is undone by the next create.
             self.container.write_done(self.kept, placement.load(self.place.record).freezer)
         except BaseException:
-            process.end_child(self.pid)
+            self.talk.end()
             raise
         finally:
-            for descriptor in (words, pidfd, self.control, *([born] if born >= 0 else [])):
+            for descriptor in (words, pidfd, control, *([born] if born >= 0 else [])):
                 os.close(descriptor)
-        return self.pid
+        return self.talk.pid
 
     def _know(self) -> None:
         """What is known of the container from now on, and told to hooks."""
         self.kept = {
-            "pid": self.pid,
-            "start": process.start_time(self.pid),
+            "pid": self.talk.pid,
+            "start": process.start_time(self.talk.pid),
             "bundle": self.bundle,
             "annotations": self.config.get("annotations") or {},
             "cgroup": self.place.record,
@@ -302,43 +304,30 @@ class _Spawning:
         }
 
     def _born(self, message: Message) -> None:
-        """Another process goes on; the first one ends when it does."""
-        before, self.pid = self.pid, message.sender
+        """Another process goes on; the first of them waits in the new user namespace."""
         if "user" in self.kinds and not self.kinds["user"] and not self.mapped:
             self.mapped = True
-            idmap.write(self.pid, self.linux.get("uidMappings") or [], self.linux.get("gidMappings") or [])
-        syscalls.send(self.control, Message.START)
-        os.waitpid(before, 0)
+            idmap.write(self.talk.pid, self.linux.get("uidMappings") or [], self.linux.get("gidMappings") or [])
 
     def _sync(self, message: Message) -> None:
         if message.a == init_ops.DEVICES:
             from minirun.linux import netdevices
 
-            netdevices.move(self.linux["netDevices"], f"/proc/{self.pid}/ns/net")
+            netdevices.move(self.linux["netDevices"], f"/proc/{self.talk.pid}/ns/net")
         elif message.a == init_ops.HOOKS:
             from minirun.runtime import hooks
 
             self._know()
             self.container.write_state(self.kept)
-            watched = syscalls.pidfd_open(self.pid)
+            watched = syscalls.pidfd_open(self.talk.pid)
             for kind in ("prestart", "createRuntime"):
-                hooks.run(self.config, kind, self._state("creating", self.pid), watched)
+                hooks.run(self.config, kind, self._state("creating", self.talk.pid), watched)
             os.close(watched)
-        syscalls.send(self.control, Message.START)
+        self.talk.go_on()
 
     def _console(self, message: Message) -> None:
-        for master in message.descriptors:
-            try:
-                handover.console(self.options.console_socket or "", master)
-            finally:
-                os.close(master)
+        handover.console(self.options.console_socket or "", message.descriptors[0])
 
     def _listener(self, message: Message) -> None:
-        profile = self.linux["seccomp"]
-        for descriptor in message.descriptors:
-            try:
-                state = self._state("creating", self.pid)
-                metadata = profile.get("listenerMetadata") or ""
-                handover.listener(profile["listenerPath"], descriptor, self.pid, metadata, state)
-            finally:
-                os.close(descriptor)
+        state = self._state("creating", self.talk.pid)
+        handover.listener(self.linux["seccomp"], message.descriptors[0], self.talk.pid, state)

@@ -15,6 +15,7 @@ from minirun.linux.syscalls import Message
 from minirun.oci import check, process_spec
 from minirun.runtime import handover, init_ops, placement, process
 from minirun.runtime.container import Bundled
+from minirun.runtime.dialogue import Dialogue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,34 +98,27 @@ def _spawn(
     init, words = syscalls.sealed_copy(process.INIT), process.memory_file("ops", init_ops.words(ops, program))
     cgroup = os.open(born, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if born else -1
     pid, pidfd, control = syscalls.spawn(0, init, words, (0, 1, 2), options.preserve_fds, cgroup, target)
-    current = pid
-
-    def is_born(message: Message) -> None:
-        nonlocal current
-        current = message.sender
-        syscalls.send(control, Message.START)
-        os.waitpid(pid, 0)
+    talk = Dialogue(pid, control, ops, program)
 
     def console(message: Message) -> None:
-        for master in message.descriptors:
-            try:
-                handover.console(options.console_socket or "", master)
-            finally:
-                os.close(master)
+        handover.console(options.console_socket or "", message.descriptors[0])
+
+    def listener(message: Message) -> None:
+        handover.listener(config["linux"]["seccomp"], message.descriptors[0], talk.pid, container.state())
 
     try:
-        process.expect(control, Message.READY, ops, program, {Message.BORN: is_born, Message.CONSOLE: console})
+        talk.until_ready({Message.CONSOLE: console, Message.LISTENER: listener})
         if options.pid_file:
-            store.write(options.pid_file, str(current), 0o644)
-        syscalls.send(control, Message.START)
-        process.until_executed(control, ops, program)
+            store.write(options.pid_file, str(talk.pid), 0o644)
+        talk.go_on()
+        talk.until_executed()
     except BaseException:
-        process.end_child(current)
+        talk.end()
         raise
     finally:
         for descriptor in (init, words, pidfd, control, *([cgroup] if cgroup >= 0 else [])):
             os.close(descriptor)
-    return current
+    return talk.pid
 
 
 def _ops(
@@ -134,6 +128,8 @@ def _ops(
     filter_path = seccomp.filter_path(profile) if profile else None
     setting = init_ops.Setting([], joins, filter_path, [["ready"]])
     setting.rootless = options.rootless
+    early = _born_early(wanted)
+    setting.born = () if early else init_ops.BORN
     uid = str((wanted.get("user") or {}).get("uid", 0))
     affinity = wanted.get("execCPUAffinity") or {}
     return [
@@ -145,17 +141,20 @@ def _ops(
         *init_ops.oom_score(wanted, options.rootless),
         *init_ops.label_ops(wanted),
         ["enter", f"{sum(security.NAMESPACES[kind] for kind in kinds):x}"],
-        # The PID namespace is entered by being born there; only from here on could the container's processes see us,
-        # were we not undumpable.
-        ["fork", "0"],
         *([["be-root"]] if "user" in kinds else []),
         ["undumpable"],
         ["inside"],
-        ["session"],
         ["keyring", "minirun"],
         *(init_ops.terminal(wanted, uid, device=False) if wanted.get("terminal") else [["own-stdio", uid]]),
+        *(init_ops.BORN if early else ()),
         *init_ops.identity_ops(config, wanted, setting),
     ]
+
+
+def _born_early(wanted: dict[str, Any]) -> bool:
+    """Whether its scheduling would not come through a fork, and takes rights that it has not got after that."""
+    scheduler = wanted.get("scheduler") or {}
+    return scheduler.get("policy") == "SCHED_DEADLINE" or bool(scheduler.get("flags"))
 
 
 def _affinity(affinity: dict[str, Any], when: str) -> list[Op]:

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 
 from minirun import strict_json
@@ -25,13 +26,18 @@ _PTMX = os.makedev(5, 2)
 
 def console(path: str, master: int) -> None:
     """Send the master of a terminal. Raises StepFailed if nobody takes it, or if it is none."""
-    if os.fstat(master).st_rdev != _PTMX:  # it came out of the container (CVE-2025-52565)
+    now = os.fstat(master)
+    # It came out of the container (CVE-2025-52565). An open device is the kernel's own, on whatever file system it lay.
+    if not stat.S_ISCHR(now.st_mode) or now.st_rdev != _PTMX or not os.isatty(master):
         raise StepFailed("the container's terminal", "is not a terminal of the kernel's")
     _send(path, b"/dev/ptmx", master, "--console-socket")
 
 
-def listener(path: str, descriptor: int, pid: int, metadata: str, state: dict[str, Any]) -> None:
-    """Send a seccomp listener with the ContainerProcessState."""
+def listener(profile: dict[str, Any], descriptor: int, pid: int, state: dict[str, Any]) -> None:
+    """Send a seccomp listener with the ContainerProcessState, as the profile says."""
+    if os.readlink(f"/proc/self/fd/{descriptor}") != "anon_inode:seccomp notify":  # the name of a file has a slash
+        raise StepFailed("the container's seccomp listener", "is none of the kernel's")
+    metadata, path = profile.get("listenerMetadata") or "", profile["listenerPath"]
     document = {"ociVersion": defaults.VERSION, "fds": ["seccompFd"], "pid": pid, "metadata": metadata, "state": state}
     _send(path, strict_json.dumps(document).encode(), descriptor, "linux.seccomp.listenerPath")
 

@@ -21,20 +21,27 @@ if TYPE_CHECKING:
 DEVICES, HOOKS = 1, 2
 
 
+# How a process that entered the container's other namespaces comes into its PID namespace: by being born there. Who may
+# ptrace everything inside can take over whom it sees there; so until then it is out of sight, and when it is born it
+# has no more rights than the program will have (CVE-2016-9962).
+BORN: Sequence[Op] = (["undumpable"], ["fork", "0"], ["session"])
+
+
 class Setting:
     """What the document does not say and the ops depend on.
 
     ``root`` is the op that brings the root file system (``root`` or ``overlay``); ``bundle`` the directory that
     relative paths are below, "" for a document of the engine; ``cgroups`` the files to join; ``affinity`` the op that
-    leaves the caller's CPUs behind; ``filter_path`` the compiled seccomp filter; ``start`` how to wait for the start;
-    ``opened`` are ops that open what ``start`` needs of the host, ``taken`` those that take mounts while init has the
-    host's rights; ``hooks`` are the ops of hooks that run inside, by name; ``keyring`` is the name of a new session
-    keyring, None for the caller's; ``pivot`` how the root changes; ``rootless`` means that the caller is an ordinary
-    user.
+    leaves the caller's CPUs behind; ``filter_path`` the compiled seccomp filter; ``start`` how to wait for the start,
+    and ``born``, for one that enters, how to come into the PID namespace at last; ``opened`` are ops that open what
+    ``start`` needs of the host, ``taken`` those that take mounts while init has the host's rights; ``hooks`` are the
+    ops of hooks that run inside, by name; ``keyring`` is the name of a new session keyring, None for the caller's;
+    ``pivot`` how the root changes; ``rootless`` means that the caller is an ordinary user.
     """
 
     __slots__ = (
         "affinity",
+        "born",
         "bundle",
         "cgroups",
         "filter_path",
@@ -51,6 +58,7 @@ class Setting:
     def __init__(self, root: Op, cgroups: Sequence[str], filter_path: str | None, start: Sequence[Op]) -> None:
         self.root, self.cgroups, self.filter_path, self.start = root, cgroups, filter_path, start
         self.affinity: Sequence[Op] = ()
+        self.born: Sequence[Op] = ()
         self.opened: Sequence[Op] = ()
         self.taken: Sequence[Op] = ()
         self.bundle = ""
@@ -81,9 +89,7 @@ def create_ops(config: dict[str, Any], setting: Setting) -> list[Op]:
         *namespaces.ops(config, setting.rootless),
         *([["undumpable"]] if mapped else []),
         *([["sync", str(DEVICES)]] if linux.get("netDevices") else []),
-        # Leave the caller's terminal and keys behind.
-        ["session"],
-        *([["keyring", setting.keyring]] if setting.keyring else []),
+        *([["keyring", setting.keyring]] if setting.keyring else []),  # leave the caller's keys behind
         *([["hostname", config["hostname"]]] if config.get("hostname") else []),
         *([["domainname", config["domainname"]]] if config.get("domainname") else []),
         # From here on no mount of ours may reach the host; the host's may reach us where that was asked for. In the
@@ -94,6 +100,7 @@ def create_ops(config: dict[str, Any], setting: Setting) -> list[Op]:
         *mount_ops.device_ops(config),
         # The terminal comes from the container's devpts, so after the mounts; before the root is made read-only.
         *(terminal(process, uid) if process.get("terminal") else [["own-stdio", uid]]),
+        ["session"],  # away from the caller's terminal, and into one of that just made
         # Hooks see the container as it will be, and can still change it; the host's first, as the runtime-spec has it.
         *([["sync", str(HOOKS)]] if _early_hooks(config) else []),
         *setting.hooks.get("createContainer", ()),
@@ -140,6 +147,7 @@ def identity_ops(config: dict[str, Any], process: dict[str, Any], setting: Setti
         ["cwd", process.get("cwd") or "/"],
         *([["env", entry] for entry in process.get("env") or []]),
         ["lookup"],
+        *setting.born,
         # With no_new_privs the filter is last: it does not have to allow what the ops above needed. One that somebody
         # listens to must be there while our spawner can still hand the listener on.
         *(last if listened else []),

@@ -19,7 +19,7 @@ from minirun.step import Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any, NoReturn
 
 _ENOENT, _ENOTDIR, _ETIME, _ECANCELED = 2, 20, 62, 125
@@ -102,9 +102,6 @@ class Spawn(Step):
             raise
 
 
-_NO_ANSWERS: Mapping[int, Callable[[Message], None]] = {}
-
-
 class EndedEarly(StepFailed):
     """The process ended before it was the program."""
 
@@ -116,50 +113,20 @@ def memory_file(name: str, content: bytes) -> int:
     return descriptor
 
 
-def expect(
-    control: int,
-    kind: int,
-    ops: Sequence[Sequence[str]],
-    program: Sequence[str],
-    answers: Mapping[int, Callable[[Message], None]] = _NO_ANSWERS,
-) -> Message:
-    """The next message of this kind from init or the monitor; if it reports a failure, that is raised.
-
-    ``answers`` says what to do at other messages before it, such as a sync point.
-    """
-    said = ""
+def expect(control: int, kind: int, ops: Sequence[Sequence[str]], program: Sequence[str]) -> Message:
+    """The next message of this kind from the monitor; if it reports a failure of init's, that is raised."""
     while message := syscalls.receive(control):
         if message.type == kind:
             return message
-        if message.type in answers:
-            answers[message.type](message)
-        elif message.type == Message.SAID:
-            said = _hook_ended(message)
-        elif message.type == Message.FAILED:
-            _fail(message.a, message.b, ops, program, said)
-        elif message.type == Message.EXITED:
+        if message.type == Message.FAILED:
+            fail(message.a, message.b, ops, program)
+        if message.type == Message.EXITED:
             break
     raise EndedEarly("the container's process ended before it started", "", "see dmesg for a kill by the kernel")
 
 
-def until_executed(control: int, ops: Sequence[Sequence[str]], program: Sequence[str]) -> None:
-    """Wait until init has become the program, which closes its end; if it could not, that is raised."""
-    while message := syscalls.receive(control):
-        if message.type == Message.FAILED:
-            _fail(message.a, message.b, ops, program)
-
-
-def _hook_ended(message: Message) -> str:
-    from minirun.runtime import hooks
-
-    said = b""
-    for descriptor in message.descriptors:
-        said = os.pread(descriptor, 500, 0)
-        os.close(descriptor)
-    return hooks.reason(os.waitstatus_to_exitcode(message.a), said) if message.a >= 0 else ""
-
-
-def _fail(number: int, error: int, ops: Sequence[Sequence[str]], program: Sequence[str], said: str = "") -> NoReturn:
+def fail(number: int, error: int, ops: Sequence[Sequence[str]], program: Sequence[str], said: str = "") -> NoReturn:
+    """Raise what init reported: the op's number and an errno; ``said`` is how a hook ended."""
     why = os.strerror(error)
     if number < 0:
         raise StepFailed("the container's process could not be created", why, _remedy(error))
