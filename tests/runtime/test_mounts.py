@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.runtime.bundles import RuntimeHost, config, one_line
+from tests.runtime.bundles import RuntimeHost, config
 
 SOURCES = """
 mkdir -p /run/src/below /run/secret/data /run/idmapped
@@ -61,10 +61,10 @@ class MountHost(RuntimeHost):
         text = self.tell("exec cat /proc/self/mountinfo", mounts, *options, **linux)
         return {line.split()[4]: Seen(line) for line in text.splitlines()}
 
-    def complaint(self, mounts: list[dict[str, Any]], code: int = 125, **linux: Any) -> str:
+    def complaint(self, mounts: list[dict[str, Any]], **linux: Any) -> str:
         """The one line by which a container with these mounts is refused; nothing of it may be left."""
         self.write(self.document("true", mounts, **linux))
-        return self.refused("run", "box", code=code)
+        return self.refused("run", "box")
 
 
 class Seen:
@@ -488,7 +488,7 @@ def test_read_only_and_masked_paths(box: MountHost) -> None:
     )
     document["root"]["readonly"] = True
     box.write(document)
-    told = box.oci("run", "box", code=0).splitlines()
+    told = box.oci("run", "box").splitlines()
     refused = [f"touch: {path}: Read-only file system" for path in ("/t/x", "/t/below/x", "/w/below/x", "/x")]
     assert told == refused
 
@@ -507,9 +507,11 @@ def test_a_bundle_behind_a_link_and_a_root_where_nothing_may_run(box: MountHost)
         ]
     )
     box.write(box.document("echo runs", []))
-    done = box.call("env", "-C", box.bundle, "sh", "-c", "exec $0 -m minirun oci run box", os.sys.executable)
-    box.run(["umount", "/run/bundle/rootfs"])
-    assert done.returncode == 126 and "permission denied" in one_line(done.stderr.replace("minirun:", "minirun-oci:"))
+    try:
+        complaint = box.refused("run", "box", code=126)
+    finally:
+        box.run(["umount", "/run/bundle/rootfs"])
+    assert "exec '/bin/sh': permission denied" in complaint
 
 
 def test_another_way_to_the_root_than_pivot(box: MountHost) -> None:
