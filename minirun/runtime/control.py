@@ -10,7 +10,7 @@ from minirun.runtime.claim import words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
 _SIGKILL = 9
@@ -45,27 +45,39 @@ class Handle:
             return f"{self.directories['']}/memory.events"
         return f"{self.directories['memory']}/memory.oom_control" if "memory" in self.directories else None
 
-    def joins(self, below: str = "", pid: int = 0) -> tuple[list[str], str | None]:
+    def joins(self, below: Sequence[str] = (), pid: int = 0) -> tuple[list[str], str | None]:
         """The files that one more process of the container writes "0" to, and the directory that it is born in.
 
-        ``below`` is a cgroup inside the container's, which must exist. Raises InvalidDocument. Without it, where the
-        container (systemd, say) has handed its cgroup on to others below, which in v2 leaves no room for processes,
-        it is that of its first process ``pid``.
+        ``below`` are cgroups inside the container's, which must exist: ``path``, or in v1 also
+        ``controller,controller:path``. Raises InvalidDocument. Without them, where the container (systemd, say) has
+        handed its cgroup on to others below, which in v2 leaves no room for processes, it is that of its first process
+        ``pid``.
         """
-        parts = [part for part in below.split("/") if part and part != "."]
-        if ".." in parts:
-            raise InvalidDocument(f"cgroup {below!r:.200}", "must be inside the container's")
-        inner = "".join(f"/{part}" for part in parts)
-        found = {name: f"{path}{inner}" for name, path in self.directories.items()}
-        if inner:
-            found = {name: path for name, path in found.items() if os.path.isdir(path)}
-            if not found:
-                raise InvalidDocument(f"cgroup {below!r:.200}", "does not exist in the container's")
-            found = {**self.directories, **found}
+        found = dict(self.directories)
+        for word in below:
+            found |= self._below(word)
         born = found.pop("", None)
-        if born and pid and not inner and words(f"{born}/cgroup.subtree_control"):
+        if born and pid and not below and words(f"{born}/cgroup.subtree_control"):
             born = self._of(pid) or born
         return [f"{path}/tasks" for path in dict.fromkeys(found.values())], born
+
+    def _below(self, word: str) -> dict[str, str]:
+        controllers, _, path = word.rpartition(":")
+        where = f"cgroup {word!r:.200}"
+        names = controllers.split(",") if controllers else list(self.directories)
+        for name in names:
+            if name not in self.directories:
+                raise InvalidDocument(where, f"unknown controller {name:.60}")
+        parts = [part for part in path.split("/") if part and part != "."]
+        if ".." in parts:
+            raise InvalidDocument(where, f"{path:.200} is not a sub cgroup path", "it must be inside the container's")
+        found = {name: "/".join([self.directories[name], *parts]) for name in names}
+        for name, directory in found.items():
+            if not os.path.isdir(directory):
+                if name or self.unified:
+                    raise InvalidDocument(where, "adding pid to it would fail: no such file or directory")
+                found[name] = self.directories[name]  # of a hybrid machine: what is inside seldom makes one there, too
+        return found
 
     def _of(self, pid: int) -> str | None:
         """Where in the v2 cgroup of the container a process of it is."""

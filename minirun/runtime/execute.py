@@ -19,6 +19,7 @@ from minirun.runtime.dialogue import Dialogue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     Op = list[str]
@@ -27,14 +28,14 @@ if TYPE_CHECKING:
 class ExecOptions:
     """What the command line of ``exec`` says besides the process."""
 
-    __slots__ = ("cgroup", "console_socket", "ignore_paused", "pid_file", "preserve_fds", "rootless")
+    __slots__ = ("cgroups", "console_socket", "ignore_paused", "pid_file", "preserve_fds", "rootless")
 
     def __init__(self) -> None:
         self.pid_file: str | None = None
         self.console_socket: str | None = None
         self.preserve_fds = 0
         self.ignore_paused = self.rootless = False
-        self.cgroup = ""  # below the container's own
+        self.cgroups: Sequence[str] = ()  # below the container's own
 
 
 # What a process document that does not speak of it takes over from the container's.
@@ -93,7 +94,7 @@ def _spawn(
     target: int,
 ) -> int:
     group = placement.load(kept["cgroup"])
-    joins, born = group.joins(options.cgroup, kept["pid"])
+    joins, born = group.joins(options.cgroups, kept["pid"])
     ops, program = _ops(config, wanted, joins, kept["enter"], options), wanted["args"]
     init, words = syscalls.sealed_copy(process.INIT), process.memory_file("ops", init_ops.words(ops, program))
     cgroup = os.open(born, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if born else -1

@@ -140,7 +140,11 @@ def cgroup_path(wanted: Any, identity: str) -> str:
 
 
 def limit_steps(directories: dict[str, str], wanted: dict[str, Any], rootless: bool = False) -> list[Step]:
-    """The steps that set the limits of ``linux.resources``."""
+    """The steps that set the limits of ``linux.resources``.
+
+    Of a document that says nothing about devices everyone means the promised ones, and no others.
+    """
+    wanted = {**wanted, "devices": wanted.get("devices") or [{"allow": False, "access": "rwm"}]}
     files = limit_files(directories, wanted, rootless)
     steps: list[Step] = [Limits(files)] if files else []
     if cgroup.layout().unified and not rootless:

@@ -46,7 +46,7 @@ class Box:
     def file(self, name: str) -> str:
         return (Path(self.handle.directories[name.split(".")[0]]) / name).read_text().strip()
 
-    def run(self, script: str = JOIN, below: str = "") -> subprocess.Popen[str]:
+    def run(self, script: str = JOIN, *below: str) -> subprocess.Popen[str]:
         """A process that is inside when this returns."""
         joins, born = self.handle.joins(below)
         files = [*joins, *([f"{born}/cgroup.procs"] if born else [])]
@@ -137,8 +137,14 @@ def test_what_the_document_does_not_say_is_not_touched(box: Box) -> None:
     above = Path(box.handle.directories["memory"]).parent
     assert box.file("memory.limit_in_bytes") == (above / "memory.limit_in_bytes").read_text().strip()
     assert box.file("pids.max") == "max"
-    assert box.file("devices.list") == "a *:* rwm"
     assert box.file("cpuset.cpus") == Path("/sys/fs/cgroup/cpuset/cpuset.cpus").read_text().strip()
+
+
+@v1
+def test_without_a_word_about_devices_there_are_the_promised_ones(box: Box) -> None:
+    lines = box.file("devices.list").splitlines()
+    assert {"c 1:3 rwm", "c 136:* rwm"} <= set(lines)
+    assert not {"a *:* rwm", "c 1:11 rwm"} & set(lines)
 
 
 @v1
@@ -307,7 +313,7 @@ def test_freeze_and_thaw(box: Box) -> None:
 def test_kill_reaches_everyone(box: Box, frozen: bool) -> None:
     """Also those in cgroups that the container made itself."""
     box.nest("inner/most")
-    processes = [box.run(), box.run(), box.run(below="inner/most"), box.run(below="/inner")]
+    processes = [box.run(), box.run(), box.run(JOIN, "inner/most"), box.run(JOIN, "/inner")]
     assert sorted(box.handle.processes()) == sorted(process.pid for process in processes)
     assert sorted(box.handle.processes(recursive=False)) == sorted(process.pid for process in processes[:2])
     if frozen:
@@ -326,16 +332,33 @@ def test_a_signal_goes_to_each(box: Box) -> None:
 def test_delete_takes_what_is_frozen_and_nested(parent: str) -> None:
     box = Box(f"{parent}/nested").make()
     box.nest("inner")
-    process = box.run(below="inner")
+    process = box.run(JOIN, "inner")
     box.handle.freeze(True)
     box.remove()
     assert process.returncode == -9
 
 
 def test_a_sub_cgroup_must_be_inside_and_there(box: Box) -> None:
-    for below in ("../box", "/no-such"):
-        with pytest.raises(InvalidDocument, match=r"^cgroup "):
-            box.handle.joins(below)
+    said = {
+        "../box": "not a sub cgroup path",
+        "/no-such": "no such file or directory",
+        "what:/": "unknown controller what",
+    }
+    for below, why in said.items():
+        with pytest.raises(InvalidDocument, match=rf"^cgroup '{below}': .*{why}"):
+            box.handle.joins([below])
+    assert box.handle.joins(["/"]) == box.handle.joins(["."]) == box.handle.joins()
+
+
+@v1
+def test_a_sub_cgroup_of_some_controllers(box: Box, parent: str) -> None:
+    for name in ("memory", "pids"):
+        os.mkdir(f"{box.handle.directories[name]}/inner")
+    process = box.run(JOIN, "memory,pids:inner", "cpu:/")
+    lines = [line.split(":", 2) for line in Path(f"/proc/{process.pid}/cgroup").read_text().split()]
+    inside = {controllers for _, controllers, path in lines if path == f"/{parent}/box/inner"}
+    assert inside == {"memory", "pids"}
+    assert {path for _, controllers, path in lines if controllers not in inside} == {f"/{parent}/box"}
 
 
 LIMITS = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "cpu.cfs_quota_us", "cpu.cfs_period_us", "pids.max")

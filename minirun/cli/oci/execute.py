@@ -60,16 +60,17 @@ OPTIONS = [
     Option("--console-socket", "SOCKET", put("console_socket"), "where to send the terminal's other end"),
     Option("--pid-file", "FILE", put("pid_file"), "write the process's pid there"),
     Option("--preserve-fds", "N", natural("--preserve-fds", "preserve_fds"), "pass N descriptors on, from 3"),
-    Option("--cgroup", "PATH", put("cgroup"), "a cgroup below the container's"),
+    Option("--cgroup", "PATH", collect("cgroups"), "a cgroup below the container's; CONTROLLERS:PATH in v1"),
     Option("--ignore-paused", "", put("ignore_paused"), "do it although the container is paused: it waits"),
     *FOREGROUND,
 ]
 _DEFAULTS: dict[str, Any] = {
-    **dict.fromkeys(("process", "cwd", "user", "label", "apparmor", "console_socket", "pid_file", "cgroup")),
+    **dict.fromkeys(("process", "cwd", "user", "label", "apparmor", "console_socket", "pid_file")),
     **dict.fromkeys(("tty", "no_new_privs", "ignore_paused", "detach", "ignored"), False),
     "preserve_fds": 0,
     "env": [],
     "groups": [],
+    "cgroups": [],
     "caps": [],
 }
 
@@ -146,7 +147,7 @@ def _exec(target: Values, operands: list[str]) -> int:
     options = execute.ExecOptions()
     options.pid_file, options.preserve_fds = target.pid_file, preserved(target.preserve_fds)
     options.console_socket = ours.path if ours else target.console_socket
-    options.ignore_paused, options.cgroup = target.ignore_paused, target.cgroup or ""
+    options.ignore_paused, options.cgroups = target.ignore_paused, target.cgroups
     options.rootless = settings.rootless(target)
     pid = execute.execute(container, wanted, options)
     if target.detach:

@@ -196,12 +196,12 @@ def test_exec_into_one_that_has_handed_its_cgroup_on(box: Box) -> None:
     """As systemd does in a container: itself in init.scope, the controllers for those beside it."""
     first = box.run()
     top = Path(box.handle.directories[""])
-    assert box.handle.joins("", first.pid) == ([], str(top))
+    assert box.handle.joins((), first.pid) == ([], str(top))
     (top / "init.scope").mkdir()
     (top / "init.scope/cgroup.procs").write_text(str(first.pid))
     (top / "cgroup.subtree_control").write_text("+pids")
-    assert box.handle.joins("", first.pid) == ([], f"{top}/init.scope")
-    assert box.handle.joins("init.scope", first.pid) == ([], f"{top}/init.scope")
+    assert box.handle.joins((), first.pid) == ([], f"{top}/init.scope")
+    assert box.handle.joins(["init.scope"], first.pid) == ([], f"{top}/init.scope")
 
 
 @pytest.fixture
