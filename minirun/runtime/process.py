@@ -150,6 +150,8 @@ def fail(number: int, error: int, ops: Sequence[Sequence[str]], program: Sequenc
 def _not_executed(error: int, program: Sequence[str]) -> NoReturn:
     name = program[0] if program else ""
     if error in (_ENOENT, _ENOTDIR):
+        if "/" in name:  # nothing was looked up; or it is a script whose interpreter is missing
+            raise CommandNotFound(f"exec {name!r}", "no such file or directory")
         raise CommandNotFound(f"exec {name!r}", "executable file not found in the container", "see its PATH")
     raise CommandNotExecutable(f"exec {name!r}", os.strerror(error).lower())
 

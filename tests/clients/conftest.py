@@ -18,7 +18,7 @@ pytest.register_assert_rewrite("tests.clients.engines", "tests.clients.podman", 
 pytest.register_assert_rewrite("tests.clients.containerd", "tests.clients.cri")
 
 from tests.clients.docker import Docker  # noqa: E402
-from tests.clients.engines import PROGRAM, RUNTIMES  # noqa: E402
+from tests.clients.engines import RUNTIMES  # noqa: E402
 from tests.clients.podman import Podman  # noqa: E402
 from tests.fakehost import REPOSITORY  # noqa: E402
 from tests.lifecycle.conftest import images_root  # noqa: E402, F401
@@ -56,8 +56,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Name the runtimes of a test."""
     if "runtime" in metafunc.fixturenames:
         both = metafunc.definition.get_closest_marker("control") or os.environ.get("MINIRUN_CONTROLS") == "all"
-        wanted = RUNTIMES if both else RUNTIMES[:1]
-        metafunc.parametrize("runtime", wanted if PROGRAM.exists() else ["runc"])  # until the program is built
+        metafunc.parametrize("runtime", RUNTIMES if both else RUNTIMES[:1])
 
 
 @pytest.fixture(scope="module")

@@ -58,3 +58,4 @@ class Docker(EngineHost):
         if identities := self.out("ps", "-aq").split():
             self.do("rm", "-f", *identities)
         until(lambda: not self.remains(), f"an end of {self.remains()}")
+        self.forget()

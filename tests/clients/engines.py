@@ -130,6 +130,10 @@ class EngineHost(FakeHost):
         (path,) = (CGROUPS / controller / self.cgroup).rglob(f"*{identity}*/{file}")
         return path.read_text().strip()
 
+    def forget(self) -> None:
+        """Remove the files of a test."""
+        self.run(["sh", "-c", "rm -rf /run/test $1/*", "sh", self.signals], check=False)
+
     def remains(self) -> list[str]:
         """What runtimes and kernel still hold of containers."""
         found = [*self.path("/run/minirun").glob("oci*/[!@]*"), *self.path("/run/runc").glob("*")]

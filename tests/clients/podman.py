@@ -56,3 +56,4 @@ class Podman(EngineHost):
             self.do("pod", "rm", "-fa", "-t", "0")
             self.do("rm", "-fa", "-t", "0")
         until(lambda: not self.remains(), f"an end of {self.remains()}")
+        self.forget()

@@ -81,11 +81,11 @@ def test_logs_copy_restart_and_init(docker: Docker) -> None:
     done = docker.do("logs", "box")
     assert (done.stdout.split(), done.stderr) == (["one", docker.out("exec", "box", "cat", "/proc/1/comm")], "two\n")
     assert "init" in done.stdout
-    docker.write("/run/in", "from the host\n")
-    docker.do("cp", "/run/in", "box:/work/in")
+    docker.write("/run/test/in", "from the host\n")
+    docker.do("cp", "/run/test/in", "box:/work/in")
     assert docker.out("exec", "box", "cat", "/work/in") == "from the host"
-    docker.do("cp", "box:/log", "/run/out")
-    assert docker.path("/run/out").read_text().count("\n") == 1
+    docker.do("cp", "box:/log", "/run/test/out")
+    assert docker.path("/run/test/out").read_text().count("\n") == 1
     docker.do("restart", "--time=0", "box")
     until(lambda: docker.said("lines") == "2", "a second start")
     docker.do("create", "--name=later", "-i", IMAGE, "sh", "-c", "cat; exit 8")

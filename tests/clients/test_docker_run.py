@@ -57,7 +57,7 @@ def test_a_terminal(docker: Docker) -> None:
 
 @pytest.mark.control
 def test_what_the_program_is_and_sees(docker: Docker) -> None:
-    docker.write("/run/shared/text", "from the host\n")
+    docker.write("/run/test/shared/text", "from the host\n")
     script = """
         id; pwd; hostname; echo $COLOUR; ulimit -n; cat /proc/sys/kernel/msgmax /rw/text
         echo no >/ro/new; echo no >/bin/new; echo yes >/scratch/new && cat /scratch/new; echo changed >/rw/new
@@ -66,10 +66,10 @@ def test_what_the_program_is_and_sees(docker: Docker) -> None:
     options = """
         --user=1000:50 --workdir=/work --hostname=box --env=COLOUR=blue --ulimit=nofile=100:200
         --sysctl=kernel.msgmax=4000
-        --volume=/run/shared:/rw --volume=/run/shared:/ro:ro --tmpfs=/scratch:mode=1777 --read-only --cap-drop=all
-        --security-opt=no-new-privileges
+        --volume=/run/test/shared:/rw --volume=/run/test/shared:/ro:ro
+        --tmpfs=/scratch:mode=1777 --read-only --cap-drop=all --security-opt=no-new-privileges
     """
-    docker.run(["chmod", "777", "/run/shared"])
+    docker.run(["chmod", "777", "/run/test/shared"])
     done = docker.do("run", "--rm", *options.split(), IMAGE, "sh", "-c", script)
     assert done.stdout.splitlines() == [
         "uid=1000(alice) gid=50(staff) groups=50(staff)",
@@ -77,7 +77,7 @@ def test_what_the_program_is_and_sees(docker: Docker) -> None:
         *("CapEff:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"),
     ]
     assert done.stderr.count("Read-only file system") == 2
-    assert docker.path("/run/shared/new").read_text() == "changed\n"
+    assert docker.path("/run/test/shared/new").read_text() == "changed\n"
 
 
 def test_capabilities_filters_and_devices(docker: Docker) -> None:
@@ -86,7 +86,7 @@ def test_capabilities_filters_and_devices(docker: Docker) -> None:
     added = docker.sh(script, "--cap-add=NET_ADMIN", "--security-opt=seccomp=unconfined")
     assert added.split() == ["00000000a80435fb", "0"]
     rules = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]}
-    profile = docker.write("/run/profile.json", json.dumps(rules))
+    profile = docker.write("/run/test/profile.json", json.dumps(rules))
     done = docker.do("run", "--rm", f"--security-opt=seccomp={profile}", IMAGE, "sh", "-c", script)
     assert "Operation not permitted" in done.stderr
     script = "head -c 1 /dev/other; mknod /tmp/kmsg c 1 11 && head -c 0 /tmp/kmsg"

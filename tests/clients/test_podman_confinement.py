@@ -38,17 +38,28 @@ def test_namespaces_of_its_own_of_the_host_and_of_another(podman: Podman) -> Non
 
 
 def test_user_namespaces(podman: Podman) -> None:
-    podman.run(["sh", "-c", "mkdir -p /run/owned && touch /run/owned/theirs && chown 100005:200006 /run/owned/theirs"])
-    maps = ["--uidmap=0:100000:2000", "--gidmap=0:200000:2000", "-v=/run/owned:/owned"]
+    podman.write("/run/test/owned/theirs", "")
+    podman.run(["chown", "100005:200006", "/run/test/owned/theirs"])
+    maps = ["--uidmap=0:100000:2000", "--gidmap=0:200000:2000", "-v=/run/test/owned:/owned"]
     script = "cat /proc/self/uid_map /proc/self/gid_map; stat -c %u:%g /owned/theirs /; touch /owned/mine; id -u"
     lines = [line.split() for line in podman.sh(script, *maps).splitlines()]
     assert lines[:2] == [["0", "100000", "2000"], ["0", "200000", "2000"]]
     assert lines[2:] == [["5:6"], ["0:0"], ["0"]]
-    podman.run(["rm", "-rf", "/run/owned"])
     identity = podman.start("ready; exec sleep 1000", "--uidmap=0:100000:2000", "--user=alice")
     assert os.stat(f"/proc/{podman.inspect(identity)['State']['Pid']}").st_uid == 101000
     assert podman.out("exec", identity, "id", "-u") == "1000"
     assert podman.out("exec", "--user=0", identity, "cat", "/proc/self/uid_map").split() == ["0", "100000", "2000"]
+
+
+def test_user_namespaces_that_podman_chooses(podman: Podman) -> None:
+    for file in ("/etc/subuid", "/etc/subgid"):
+        podman.write(file, "containers:300000:200000\n")
+    script = "cat /proc/self/uid_map; stat -c %u:%g /bin/busybox; touch /new && id -u"
+    maps = [podman.sh(script, "--userns=auto:size=3000").split() for _ in range(2)]
+    assert maps == [["0", "300000", "3000", "0:0", "0"]] * 2
+    kept = podman.start("ready; exec sleep 1000", "--userns=auto:size=3000")
+    assert podman.sh(script, "--userns=auto:size=3000").split()[:3] == ["0", "303000", "3000"]
+    assert podman.sh(script, f"--userns=container:{kept}").split()[:3] == ["0", "300000", "3000"]
 
 
 @pytest.mark.control
@@ -124,17 +135,20 @@ def test_privileged(podman: Podman) -> None:
 @pytest.mark.control
 def test_hooks_at_their_times(podman: Podman) -> None:
     stages = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
-    log = "/run/hooks/log"
+    log = "/run/test/hooks/log"
     note = '#!/bin/busybox sh\nread -r state\necho "$1 $state" >>"$2"\n'
-    podman.write("/run/hooks/note", note)
-    podman.run(["chmod", "755", "/run/hooks/note"])
+    podman.write("/run/test/hooks/note", note)
+    podman.run(["chmod", "755", "/run/test/hooks/note"])
     for stage in stages:
-        hook = {"path": "/run/hooks/note", "args": ["note", stage, log], "timeout": 20}
+        hook = {"path": "/run/test/hooks/note", "args": ["note", stage, log], "timeout": 20}
         content = {"version": "1.0.0", "hook": hook, "when": {"always": True}, "stages": [stage]}
-        podman.write(f"/run/hooks.d/{stage}.json", json.dumps(content))
+        podman.write(f"/run/test/hooks.d/{stage}.json", json.dumps(content))
     # startContainer runs inside, so the program and the log are there too
     identity = podman.start(
-        "ready; exec sleep 1000", "-v=/run/hooks:/run/hooks", "--annotation=a=b", "--hooks-dir=/run/hooks.d"
+        "ready; exec sleep 1000",
+        "-v=/run/test/hooks:/run/test/hooks",
+        "--annotation=a=b",
+        "--hooks-dir=/run/test/hooks.d",
     )
     path = podman.path(log)
     until(lambda: path.read_text().count("\n") == 5, "five hooks")
@@ -156,14 +170,14 @@ def test_hooks_at_their_times(podman: Podman) -> None:
 def test_a_hook_that_fails_stops_the_start(podman: Podman) -> None:
     hook = {"path": "/bin/false", "args": ["false"]}
     content = {"version": "1.0.0", "hook": hook, "when": {"always": True}, "stages": ["createRuntime"]}
-    podman.write("/run/bad.d/bad.json", json.dumps(content))
-    done = podman.do("run", "--rm", "--hooks-dir=/run/bad.d", IMAGE, "echo", "never", check=False)
+    podman.write("/run/test/bad.d/bad.json", json.dumps(content))
+    done = podman.do("run", "--rm", "--hooks-dir=/run/test/bad.d", IMAGE, "echo", "never", check=False)
     assert done.returncode in (126, 127) and done.stdout == "" and "hook" in done.stderr
 
 
 def test_an_init_and_a_secret(podman: Podman) -> None:
     podman.do("secret", "create", "word", "-", stdin="hush")
-    script = "cat /proc/1/comm; cat /run/secrets/word; (sleep 0 & exec sleep 0.01) & wait; stat -c %a /run/secrets/word"
+    script = "cat /proc/1/comm; cat /run/secrets/word; stat -c %a /run/secrets/word"
     try:
         shown = podman.sh(script, "--init", "--secret=word,mode=0400")
     finally:

@@ -138,12 +138,12 @@ def test_attach(podman: Podman) -> None:
 
 def test_copy_commit_and_diff(podman: Podman) -> None:
     podman.start(SLEEP, "--name=box")
-    podman.write("/run/in", "from the host\n")
-    podman.do("cp", "/run/in", "box:/work/in")
+    podman.write("/run/test/in", "from the host\n")
+    podman.do("cp", "/run/test/in", "box:/work/in")
     assert podman.out("exec", "box", "cat", "/work/in") == "from the host"
     podman.do("exec", "box", "sh", "-c", "echo from inside >/work/out")
-    podman.do("cp", "box:/work/out", "/run/out")
-    assert podman.path("/run/out").read_text() == "from inside\n"
+    podman.do("cp", "box:/work/out", "/run/test/out")
+    assert podman.path("/run/test/out").read_text() == "from inside\n"
     podman.do("commit", "-q", "box", "localhost/grown")
     assert podman.out("run", "--rm", "localhost/grown", "cat", "/work/out") == "from inside"
     podman.do("rmi", "localhost/grown")

@@ -64,17 +64,17 @@ def test_a_terminal(podman: Podman) -> None:
 
 
 def test_volumes_and_read_only_roots(podman: Podman) -> None:
-    podman.write("/run/shared/text", "from the host\n")
-    podman.write("/run/shared/sub/text", "below\n")
+    podman.write("/run/test/shared/text", "from the host\n")
+    podman.write("/run/test/shared/sub/text", "below\n")
     script = """
         cat /rw/text /file; echo changed >/rw/new; echo no >/ro/new; echo no >/bin/new
         echo yes >/tmp/new && cat /tmp/new
         grep -E ' /(rw|ro|tmp|scratch) ' /proc/mounts | cut -d ' ' -f 2-4; echo no >/file; ls /rw
     """
-    volumes = "-v=/run/shared:/rw -v=/run/shared:/ro:ro,noexec -v=/run/shared/text:/file:ro"
+    volumes = "-v=/run/test/shared:/rw -v=/run/test/shared:/ro:ro,noexec -v=/run/test/shared/text:/file:ro"
     options = "--read-only --tmpfs=/scratch:size=64k,mode=700,noexec"
     done = podman.do("run", "--rm", *volumes.split(), *options.split(), IMAGE, "sh", "-c", script)
-    assert podman.path("/run/shared/new").read_text() == "changed\n"
+    assert podman.path("/run/test/shared/new").read_text() == "changed\n"
     refusals = done.stderr.splitlines()
     assert [line.split(": ")[-2:] for line in refusals] == [
         [f"can't create {file}", "Read-only file system"] for file in ("/ro/new", "/bin/new", "/file")
@@ -88,28 +88,28 @@ def test_volumes_and_read_only_roots(podman: Podman) -> None:
 
 
 def test_mounts_propagate_as_asked(podman: Podman) -> None:
-    podman.run(["mkdir", "-p", "/run/outer"])
-    podman.run(["mount", "-t", "tmpfs", "tmpfs", "/run/outer"])
-    podman.run(["mount", "--make-shared", "/run/outer"])
+    podman.run(["mkdir", "-p", "/run/test/outer"])
+    podman.run(["mount", "-t", "tmpfs", "tmpfs", "/run/test/outer"])
+    podman.run(["mount", "--make-shared", "/run/test/outer"])
     podman.run(["mkfifo", f"{podman.signals}/go"])
     script = """
         mkdir -p /rshared/made && mount -t tmpfs made /rshared/made && ready
         read _ </signals/go; cat /proc/mounts >/signals/mounts
     """
-    volumes = [f"-v=/run/outer:/{kind}:{kind}" for kind in ("rshared", "rslave", "rprivate")]
+    volumes = [f"-v=/run/test/outer:/{kind}:{kind}" for kind in ("rshared", "rslave", "rprivate")]
     identity = podman.start(script, *volumes, "--cap-add=SYS_ADMIN", "--security-opt=seccomp=unconfined")
-    podman.run(["sh", "-c", "mkdir /run/outer/inner && mount -t tmpfs tmpfs /run/outer/inner"])
+    podman.run(["sh", "-c", "mkdir /run/test/outer/inner && mount -t tmpfs tmpfs /run/test/outer/inner"])
     podman.write(f"{podman.signals}/go", "\n")
     podman.do("wait", identity)
     seen = podman.said("mounts")
     assert " /rshared/inner " in seen and " /rslave/inner " in seen and " /rprivate/inner " not in seen
-    assert " /run/outer/made " in Path(f"/proc/{podman.pid}/mounts").read_text()
-    podman.run(["umount", "--recursive", "/run/outer"])
+    assert " /run/test/outer/made " in Path(f"/proc/{podman.pid}/mounts").read_text()
+    podman.run(["umount", "--recursive", "/run/test/outer"])
 
 
 def test_capabilities_and_filters(podman: Podman) -> None:
     script = "grep -E 'Cap|Seccomp:|NoNewPrivs' /proc/self/status; mkdir /tmp/a || :"
-    profile = podman.write("/run/profile.json", json.dumps(PROFILE))
+    profile = podman.write("/run/test/profile.json", json.dumps(PROFILE))
 
     def shown(*options: str) -> dict[str, str]:
         lines = podman.sh(f"{{ {script}; }} 2>&1", *options).splitlines()

@@ -90,7 +90,8 @@ def test_exec(box: RuntimeHost) -> None:
     assert printed.split()[:2] == ["1", "/bin"] and "uid=3 gid=4 groups=5" in printed
     box.oci("exec", "box", "sh", "-c", "exit 9", code=9)
     box.oci("exec", "box", "sh", "-c", "kill -15 $$", code=143)
-    assert "executable file not found in" in box.refused("exec", "box", "/no/such")
+    assert "executable file not found in" in box.refused("exec", "box", "no-such")
+    assert "no such file or directory" in box.refused("exec", "box", "/no/such")
     assert "permission denied" in box.refused("exec", "box", "/proc")
     assert "the program is missing" in box.refused("exec", "box")
     document = {"args": ["echo", "from a document"], "cwd": "/", "env": ["PATH=/bin"]}
