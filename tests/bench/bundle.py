@@ -58,7 +58,15 @@ def config(cgroup: str) -> dict[str, Any]:
 
 
 def make(host: FakeHost) -> str:
-    """Write the bundle, with busybox as its root file system; return its directory."""
+    """Write the bundle, with busybox as its root file system; return its directory.
+
+    BUNDLE-state is for containers that stay, one of each runtime: it names no cgroup, which only one could have.
+    """
     rootfs(host, "busybox", f"{BUNDLE}/rootfs")
     host.path(f"{BUNDLE}/config.json").write_text(json.dumps(config(host.cgroup)))
+    kept = config(host.cgroup)
+    kept["root"]["path"] = f"{BUNDLE}/rootfs"
+    del kept["linux"]["cgroupsPath"]
+    host.path(f"{BUNDLE}-state").mkdir()
+    host.path(f"{BUNDLE}-state/config.json").write_text(json.dumps(kept))
     return BUNDLE

@@ -16,7 +16,8 @@ from tests.bench.machine import SCRATCH, BenchHost
 # The cases, in the order of the table.
 BRIDGE, NO_NETWORK = "run on a bridge", "run without network"
 DETACHED, EXEC, BARE = "run -d on a bridge", "exec", "bare OCI bundle"
-CASES = (BRIDGE, NO_NETWORK, DETACHED, EXEC, BARE)
+LIFE, STATE = "create, start, delete", "state"
+CASES = (BRIDGE, NO_NETWORK, DETACHED, EXEC, BARE, LIFE, STATE)
 
 TRUE, LONG = ["/bin/true"], ["sleep", "100000"]
 ALPINE = f"{SCRATCH}/alpine"  # a copy of the image's files
@@ -29,6 +30,16 @@ class Unavailable(Exception):
 
 def _job(timed: list[str], after: list[str] | None = None) -> dict[str, list[str]]:
     return {"timed": timed, "after": after or []}
+
+
+def _oci_jobs(program: str) -> Jobs:
+    """What every OCI runtime does alike. The shell between two calls is the same for all; an engine calls them too."""
+    life = f'"$0" create --bundle {BUNDLE} life && "$0" start life && "$0" delete --force life'
+    return {
+        BARE: _job([program, "run", "--bundle", BUNDLE, "bench-bundle"]),
+        LIFE: _job(["sh", "-c", life, program]),
+        STATE: _job([program, "state", "bench-state"]),
+    }
 
 
 class Peer:
@@ -61,6 +72,11 @@ class Peer:
             raise Unavailable(said[-1])
         return done.stdout
 
+    def create(self, runtime: str) -> None:
+        """A container for `state` to tell of; its cgroup is its own. What it inherits must not be our pipes."""
+        command = f"{runtime} create --bundle {BUNDLE}-state bench-state < /dev/null > /dev/null 2>&1"
+        self.must("sh", "-c", command)
+
     def found(self, program: str) -> str:
         """The path of an installed program."""
         path = shutil.which(program)
@@ -81,6 +97,7 @@ class Minirun(Peer):
     def prepare(self) -> str:
         self.must(self.program, "run", "--rm", "--net", "br0", "alpine", *TRUE)  # makes the network
         self.must(self.program, "run", "-d", "--name", "bench-exec", "--net", "none", "alpine", *LONG)
+        self.create(f"{self.program}-oci")
         return self.must(self.program, "version").splitlines()[0]
 
     def jobs(self) -> Jobs:
@@ -91,10 +108,11 @@ class Minirun(Peer):
             NO_NETWORK: _job([*run, "--rm", "--net", "none", "alpine", *TRUE]),
             DETACHED: _job(detached, [self.program, "rm", "-f", "bench"]),
             EXEC: _job([self.program, "exec", "bench-exec", *TRUE]),
-            BARE: _job([self.program, "oci", "run", "--bundle", BUNDLE, "bench-bundle"]),
+            **_oci_jobs(f"{self.program}-oci"),
         }
 
     def close(self) -> None:
+        self.host.run([f"{self.program}-oci", "delete", "--force", "bench-state"], check=False)
         self.host.sweep(self.program)
 
 
@@ -108,10 +126,14 @@ class Runtime(Peer):
     def prepare(self) -> str:
         self.program = self.found(self.name)
         self.must(*self.jobs()[BARE]["timed"])
+        self.create(self.program)
         return self.must(self.program, "--version").splitlines()[0]
 
     def jobs(self) -> Jobs:
-        return {BARE: _job([self.program, "run", "--bundle", BUNDLE, "bench-bundle"])}
+        return _oci_jobs(self.program)
+
+    def close(self) -> None:
+        self.host.run([self.program, "delete", "--force", "bench-state"], check=False)
 
 
 class Engine(Peer):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.bench.peers import BARE, BRIDGE, CASES
+from tests.bench.peers import BARE, BRIDGE, CASES, LIFE, STATE
 
 Times = dict[str, dict[str, dict[str, Any]]]  # case, runtime: what rounds.py gives
 
@@ -34,6 +34,8 @@ TARGETS = (
     Target(BRIDGE, "podman", BRIDGE, 0.08),
     Target(BRIDGE, "runc", BARE, 0.65),
     Target(BARE, "runc", BARE, 0.60),
+    Target(LIFE, "runc", LIFE, 0.80),
+    Target(STATE, "runc", STATE, 1.00),
 )
 
 
