@@ -91,8 +91,7 @@ class Handle:
     def frozen(self) -> bool:
         """Whether the container is frozen, or about to be."""
         try:
-            with open(self.freezer) as file:
-                return file.read(1) in ("F", "1")
+            return cgroup.read(self.freezer)[:1] in ("F", "1")
         except OSError:
             return False
 
@@ -182,8 +181,7 @@ def _turn(path: str, wanted: str) -> bool:
 
     def done() -> bool:
         cgroup.write(path, wanted)
-        with open(path) as file:
-            return file.read().strip() == wanted
+        return cgroup.read(path).strip() == wanted
 
     return _until(done)
 

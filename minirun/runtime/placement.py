@@ -189,11 +189,25 @@ class Limits(Step):
         return "\n".join(f"echo '{value}' > {path}" for _, path, value, *_ in self.files)
 
     def do(self) -> None:
-        for file in self.files:
-            write_limit(*file)
+        for path, settings in _by_file(self.files):
+            try:
+                cgroup.write(path, *(value for _, _, value, *_ in settings))
+            except OSError:  # once more, one by one: which it was, and what else there may be for it
+                for setting in settings:
+                    write_limit(*setting)
 
     def undo(self) -> None:
         """Nothing: they go with the cgroup."""
+
+
+def _by_file(files: list[list[str]]) -> list[tuple[str, list[list[str]]]]:
+    """Settings in a row that are for the same file; the rules of v1's devices are a dozen for two files."""
+    found: list[tuple[str, list[list[str]]]] = []
+    for setting in files:
+        if not found or found[-1][0] != setting[1]:
+            found.append((setting[1], []))
+        found[-1][1].append(setting)
+    return found
 
 
 def write_limit(where: str, path: str, value: str, *otherwise: str) -> str:
