@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest.register_assert_rewrite("tests.lifecycle.machine", "tests.lifecycle.terminal", "tests.runtime.bundles")
+pytest.register_assert_rewrite(
+    "tests.lifecycle.machine", "tests.lifecycle.terminal", "tests.runtime.bundles", "tests.runtime.mounting"
+)
 
 from tests.runtime.bundles import RuntimeHost  # noqa: E402
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.fakehost import REPOSITORY
-from tests.runtime.test_mounts import MountHost, Seen, entry
+from tests.runtime.mounting import MountHost, Seen, entry
 
 INIT = str(REPOSITORY / "minirun/libexec/minirun-init")
 CANARY = "/run/canary"
