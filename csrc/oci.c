@@ -217,7 +217,7 @@ static int start(const struct container *c)
 	while (poll(&executed, 1, -1) < 0 && errno == EINTR)
 		;
 	struct stat st;
-	return fstatat(c->dir, "failed", &st, 0) < 0 || st.st_size ? PYTHON : 0;
+	return fstatat(c->dir, "failed", &st, 0) == 0 && st.st_size > 0 ? PYTHON : 0;
 }
 
 static int signal_number(const char *word)

@@ -98,6 +98,8 @@ def directory(*parts: str, mode: int = 0o700) -> str:
     try:
         os.mkdir(path, mode)
     except FileNotFoundError:
+        if os.path.isdir(os.path.dirname(path)):  # a file system that makes none, such as /proc
+            raise
         directory(os.path.dirname(path), mode=mode)
         directory(path, mode=mode)
     except FileExistsError:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
+import select
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 from tests.fakehost import CGROUPS, REPOSITORY, TIMEOUT, FakeHost
@@ -96,10 +99,11 @@ class RuntimeHost(FakeHost):
         return found
 
     def ended(self, identity: str = "box") -> None:
-        """SIGKILL, and wait until the process is dead."""
-        pidfd = os.pidfd_open(self.told(identity)["pid"])
-        self.oci("kill", identity, "KILL")
-        _wait(pidfd)
+        """SIGKILL, unless it has ended by itself, and wait until the process is dead."""
+        pid = self.told(identity)["pid"]
+        if pid:
+            with ended(pid):
+                self.call(OCI, "kill", identity, "KILL")
 
     def limit(self, v1: str, v2: str) -> str:
         """What a control file of the container's cgroup says."""
@@ -123,12 +127,18 @@ class RuntimeHost(FakeHost):
         self.configure(SLEEP)
 
 
-def _wait(pidfd: int) -> None:
-    import select
-
-    ended, _, _ = select.select([pidfd], [], [], TIMEOUT)
+@contextlib.contextmanager
+def ended(pid: int) -> Iterator[None]:
+    """Whatever is done inside ends this process; come back when it is dead."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        yield
+        return
+    yield
+    done, _, _ = select.select([pidfd], [], [], TIMEOUT)
     os.close(pidfd)
-    assert ended, "the process does not end"
+    assert done, "the process does not end"
 
 
 def one_line(text: str) -> str:

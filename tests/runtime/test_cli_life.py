@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import termios
-from pathlib import Path
 
 import pytest
 
@@ -164,7 +163,9 @@ def test_version_and_features(box: RuntimeHost) -> None:
         assert box.oci(*words).startswith("usage: minirun oci")
 
 
-def test_run_and_exec_in_the_foreground_join_the_terminals(box: RuntimeHost) -> None:
+def test_run_and_exec_in_the_foreground_join_the_terminals(box: RuntimeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    box.path("/run/tmp").mkdir()
+    monkeypatch.setitem(box.environment, "TMPDIR", "/run/tmp")
     script = "stty size; read line; echo got $line; stty size; exit 3"
     box.configure(["sh", "-c", script], terminal=True)
     with terminal(rows=31, columns=91) as screen:
@@ -185,7 +186,7 @@ def test_run_and_exec_in_the_foreground_join_the_terminals(box: RuntimeHost) -> 
         screen.expect("33 93")
         assert running.wait(TIMEOUT) == 0
         screen.restored()
-    assert not list(Path("/tmp").glob("minirun-*"))
+    assert list(box.path("/run/tmp").iterdir()) == []
 
 
 def _resized(box: RuntimeHost, rows: int, columns: int) -> None:

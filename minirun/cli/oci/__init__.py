@@ -51,7 +51,9 @@ def run(argv: Sequence[str], name: str = "minirun") -> int:
     log = Log(name)
     target = Values(**settings.DEFAULTS)
     try:
-        return _dispatch(argv, target, log)
+        code = _dispatch(argv, target, log)
+        _flush()
+        return code
     except BaseException as error:
         code, text = describe(error)
         if text:
@@ -62,6 +64,17 @@ def run(argv: Sequence[str], name: str = "minirun") -> int:
                 traceback.print_exc()
             log.error(text)
         return _exit_code(code, target)
+
+
+def _flush() -> None:
+    """Here, where an error can still go into the log."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        sys.stdout = open(os.devnull, "w")  # or what could not be written is tried once more at the end
+        raise OSError(error.errno, error.strerror, "standard output") from None
 
 
 def _exit_code(code: int, target: Any) -> int:
