@@ -48,6 +48,7 @@ BRIDGE = {
     "isGateway": True,
     "ipam": {"type": "host-local", "dataDir": "/run/cni/leases", "ranges": [[{"subnet": SUBNET}]]},
 }
+END = "the-end"
 OWN_PIDS: dict[str, Any] = {"namespace_options": {"pid": "CONTAINER"}}  # what a kubelet asks for by default
 NETWORK = {"cniVersion": "0.4.0", "name": "pods", "plugins": [BRIDGE]}
 
@@ -96,10 +97,15 @@ class Pod:
         return container
 
     def sh(self, script: str, **config: Any) -> str:
-        """What a shell script prints in a container that is removed afterwards."""
-        container = self.start("sh", "-c", script, **config)
-        container.ended()
-        shown = container.output()
+        """What a shell script prints in a container that is removed afterwards.
+
+        It stays until that is in the log: containerd may give up the output of what ends before it has opened the
+        streams, with any runtime.
+        """
+        container = self.start("sh", "-c", f"{script}\necho {END}; exec sleep 100000", **config)
+        until(lambda: END in container.output(), f"the end of {script}")
+        shown = container.output().rpartition(END)[0].removesuffix("\n")
+        container.stop()
         container.remove()
         container.log.unlink()
         return shown
@@ -150,7 +156,8 @@ class Container:
 
     def lines(self) -> list[list[str]]:
         """The log in CRI's format, without the times: stream, F (a full line) or P (a part), text."""
-        return [line.split(" ", 3)[1:] for line in self.log.read_text().splitlines()]
+        text = self.log.read_text() if self.log.exists() else ""
+        return [line.split(" ", 3)[1:] for line in text.splitlines(keepends=False) if text.endswith("\n")]
 
     def output(self) -> str:
         return "\n".join(text for _, _, text in self.lines())

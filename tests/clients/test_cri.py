@@ -55,8 +55,7 @@ def test_a_pod_has_an_address_where_it_is_reached(cluster: Kubelet, runtime: str
     code, shown, _ = server.exec("sh", "-c", "hostname; cat /etc/resolv.conf; wget -q -O - http://127.0.0.1/")
     assert (code, shown) == (0, f"{pod.name}\nsearch cluster.local\nnameserver 192.0.2.53\nof the pod\n")
     other = cluster.pod(runtime)
-    client = other.start("wget", "-q", "-O", "-", f"http://{address}/")
-    assert client.ended().exit_code == 0 and client.output() == "of the pod"
+    assert other.sh(f"wget -q -O - http://{address}/") == "of the pod"
     pod.stop()
     assert pod.status().state == 1 and server.state() == "EXITED"
 
@@ -68,7 +67,7 @@ def test_a_container_from_its_creation_to_its_removal(cluster: Kubelet, pod: Pod
     assert container.state() == "CREATED"
     container.start()
     assert container.state() == "RUNNING" and container.status().started_at > 0
-    until(lambda: container.log.exists() and container.output() == "ready", "its first word")
+    until(lambda: container.output() == "ready", "its first word")
     shown = container.exec("sh", "-c", "echo $OF; pwd; echo err >&2; exit 5")
     assert shown == (5, "container\n/tmp\n", "err\n")
     container.stop(grace=SOON)
@@ -99,15 +98,17 @@ def test_an_exec_that_takes_too_long_is_killed(pod: Pod) -> None:
 
 
 @pytest.mark.control
-def test_the_log_of_a_program_that_ends_at_once(pod: Pod) -> None:
-    container = pod.start("sh", "-c", "echo one; echo two >&2; printf three; exit 3")
+def test_the_log_has_the_last_words(pod: Pod) -> None:
+    last = "until [ -e /tmp/go ]; do sleep 0.01; done; echo one; echo two >&2; seq 1000; printf three; exit 3"
+    container = pod.start("sh", "-c", f"echo ready; echo ready >&2; {last}")
+    until(lambda: len(container.lines()) == 2, "its first words: both streams are open")
+    assert container.exec("touch", "/tmp/go")[0] == 0
     status = container.ended()
     assert (status.exit_code, status.reason, status.log_path) == (3, "Error", str(container.log))
-    assert sorted(container.lines()) == [["stderr", "F", "two"], ["stdout", "F", "one"], ["stdout", "P", "three"]]
-    assert [line for line in container.lines() if line[0] == "stdout"] == [
-        ["stdout", "F", "one"],
-        ["stdout", "P", "three"],
-    ]
+    shown = {stream: [line[1:] for line in container.lines() if line[0] == stream] for stream in ("stdout", "stderr")}
+    assert shown["stderr"] == [["F", "ready"], ["F", "two"]]
+    numbers = [["F", str(n)] for n in range(1, 1001)]
+    assert shown["stdout"] == [["F", "ready"], ["F", "one"], *numbers, ["P", "three"]]
     fine = pod.start("true", name="fine")
     assert (fine.ended().exit_code, fine.ended().reason) == (0, "Completed")
 
