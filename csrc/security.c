@@ -356,6 +356,40 @@ static int op_env(struct container *c, char **word)
 	return 0;
 }
 
+/* The sixth of the seven fields of a line of passwd(5), if its third is `uid`; it ends at the next colon. */
+static char *home_in(char *line, const char *uid)
+{
+	size_t length = strlen(uid);
+	for (int field = 0; field < 5; field++) {
+		if (field == 2 && (strncmp(line, uid, length) || line[length] != ':'))
+			return NULL;
+		line += strcspn(line, ":\n");
+		if (*line++ != ':')
+			return NULL;
+	}
+	return line;
+}
+
+#define MAX_USERS (1 << 20)
+
+/* home UID: HOME is what the container's /etc/passwd says, or "/". It is text of the container's, and no more. */
+static int op_home(struct container *c, char **word)
+{
+	static char text[MAX_USERS + 1], home[PATH_MAX] = "HOME=/";
+	struct stat st;
+	int fd = open_host("/etc/passwd", O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && read(fd, text, MAX_USERS) > 0)
+		for (char *line = text, *found; *line; line += strcspn(line, "\n"), line += *line == '\n')
+			if ((found = home_in(line, word[0])) && *found == '/') {
+				snprintf(home, sizeof home, "HOME=%.*s", (int)strcspn(found, ":\n"), found);
+				break;
+			}
+	if (fd >= 0)
+		close(fd);
+	c->environment[c->environment_size++] = home;
+	return 0;
+}
+
 /* cwd-first PATH: with the rights that init still has; what fails here is left to "cwd" */
 static int op_cwd_first(struct container *c, char **word)
 {
@@ -461,6 +495,7 @@ const struct op process_ops[] = {
     {"filter", 1, op_filter},
     {"seccomp", 1, op_seccomp},
     {"env", 1, op_env},
+    {"home", 1, op_home},
     {"cwd-first", 1, op_cwd_first},
     {"cwd", 1, op_cwd},
     {"umask", 1, op_umask},

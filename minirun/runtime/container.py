@@ -135,15 +135,19 @@ class Bundled:
             raise
 
     def kill(self, signal: int, everyone: bool = False) -> None:
-        """Send a signal to the first process, or to all. Raises Conflict if the container is stopped."""
+        """Send a signal to the first process, or to all. Raises Conflict if the container is stopped; not for all: then
+        those that are left get it, or nobody.
+        """
         kept = self.kept()
         group = placement.load(kept["cgroup"])
-        if self.status(kept) == "stopped" and not (everyone and group.processes()):
-            raise Conflict(f"container {self.id!r}", "container not running")
         # Without a PID namespace of its own, the end of the first process is not the end of the others.
-        if everyone or (signal == _SIGKILL and not kept["ends_all"]):
+        others = everyone or (signal == _SIGKILL and not kept["ends_all"])
+        stopped = self.status(kept) == "stopped"
+        if stopped and not everyone and not (others and group.processes()):
+            raise Conflict(f"container {self.id!r}", "container not running")
+        if others:
             group.kill(signal)
-        if not everyone and not process.send(kept["pid"], kept["start"], signal) and signal != _SIGKILL:
+        if not everyone and not stopped and not process.send(kept["pid"], kept["start"], signal) and signal != _SIGKILL:
             raise Conflict(f"container {self.id!r}", "container not running")
         if signal == _SIGKILL and group.frozen():  # a frozen process of v1 dies when it thaws
             group.freeze(False)

@@ -70,7 +70,7 @@ class Handle:
                 raise InvalidDocument(where, f"unknown controller {name:.60}")
         parts = [part for part in path.split("/") if part and part != "."]
         if ".." in parts:
-            raise InvalidDocument(where, f"{path:.200} is not a sub cgroup path", "it must be inside the container's")
+            raise InvalidDocument(where, f"bad sub cgroup path {path:.200}", "it must be inside the container's")
         found = {name: "/".join([self.directories[name], *parts]) for name in names}
         for name, directory in found.items():
             if not os.path.isdir(directory):

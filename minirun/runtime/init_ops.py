@@ -129,7 +129,12 @@ def identity_ops(config: dict[str, Any], process: dict[str, Any], setting: Setti
     filter_ops, listened = _seccomp(config, setting)
     last = [*([["no-new-privs"]] if no_new_privs else []), *(filter_ops if no_new_privs else [])]
     umask = user.get("umask")
+    # The last one of a name counts; an empty HOME is none.
+    values = {entry.partition("=")[0]: entry for entry in process.get("env") or []}
+    if values.get("HOME") == "HOME=":
+        del values["HOME"]
     return [
+        *([] if "HOME" in values else [["home", uid]]),
         *(_rlimits(process)),
         *(_scheduling(process)),
         *(_personality(config)),
@@ -145,7 +150,7 @@ def identity_ops(config: dict[str, Any], process: dict[str, Any], setting: Setti
         ["caps", sets["effective"], sets["permitted"], sets["inheritable"], sets["ambient"]],
         ["umask", f"{0o022 if umask is None else umask:o}"],
         ["cwd", process.get("cwd") or "/"],
-        *([["env", entry] for entry in process.get("env") or []]),
+        *([["env", entry] for entry in values.values()]),
         ["lookup"],
         *setting.born,
         # With no_new_privs the filter is last: it does not have to allow what the ops above needed. One that somebody

@@ -130,8 +130,10 @@ def fail(number: int, error: int, ops: Sequence[Sequence[str]], program: Sequenc
     why = os.strerror(error)
     if number < 0:
         raise StepFailed("the container's process could not be created", why, _remedy(error))
-    if number >= len(ops) or ops[number][0] == "lookup":
+    if number >= len(ops):
         _not_executed(error, program)
+    if ops[number][0] == "lookup":
+        _not_found(error, program)
     op = ops[number]
     if op[0] == "hook":
         from minirun.runtime import hooks
@@ -147,13 +149,20 @@ def fail(number: int, error: int, ops: Sequence[Sequence[str]], program: Sequenc
     raise StepFailed(f"init op {number} ({' '.join(op)}) failed", why, _remedy(error))
 
 
-def _not_executed(error: int, program: Sequence[str]) -> NoReturn:
-    name = program[0] if program else ""
+def _not_found(error: int, program: Sequence[str]) -> NoReturn:
     if error in (_ENOENT, _ENOTDIR):
-        if "/" in name:  # nothing was looked up; or it is a script whose interpreter is missing
-            raise CommandNotFound(f"exec {name!r}", "no such file or directory")
-        raise CommandNotFound(f"exec {name!r}", "executable file not found in the container", "see its PATH")
-    raise CommandNotExecutable(f"exec {name!r}", os.strerror(error).lower())
+        if "/" in program[0]:
+            raise CommandNotFound(f"exec {program[0]!r}", "no such file or directory")
+        raise CommandNotFound(f"exec {program[0]!r}", "executable file not found in the container", "see its PATH")
+    raise CommandNotExecutable(f"exec {program[0]!r}", os.strerror(error).lower())
+
+
+def _not_executed(error: int, program: Sequence[str]) -> NoReturn:
+    """It was found, and execve(2) refused it: of ENOENT the reason is another file."""
+    name, why = program[0], os.strerror(error).lower()
+    if error == _ENOENT:
+        raise CommandNotFound(f"exec {name}", why, "its interpreter or loader is missing in the container")
+    raise CommandNotExecutable(f"exec {name}", why)
 
 
 def fail_late(report: str, config: Mapping[str, Any]) -> NoReturn:

@@ -99,6 +99,28 @@ GOOD = {
         ],
         "on\n",
     ),
+    "a home": (["home", "0", "--", "/usr/bin/env"], "HOME=/root\n"),
+    "a home of nobody known": (["home", "4123456789", "--", "/usr/bin/env"], "HOME=/\n"),
+    "a working directory for root": (
+        [
+            "cwd-first",
+            "/root",
+            "user",
+            "65534",
+            "65534",
+            "-",
+            "caps",
+            "0",
+            "0",
+            "0",
+            "0",
+            "cwd",
+            "/root",
+            "--",
+            "/bin/pwd",
+        ],
+        "/root\n",
+    ),
     "working directory": (["cwd", "/usr", "--", "/bin/pwd"], "/usr\n"),
 }
 

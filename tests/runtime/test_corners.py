@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
+import select
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.runtime.bundles import OCI, RuntimeHost, config
+from tests.fakehost import TIMEOUT
+from tests.runtime.bundles import OCI, SLEEP, RuntimeHost, config
 
 
 @pytest.mark.parametrize("no_new_privileges", [True, False])
@@ -58,3 +62,72 @@ def test_unknown_capabilities_are_warned_of_and_left_out(box: RuntimeHost) -> No
     assert done.returncode == 0, done
     assert "CAP_NEVER" in done.stderr and "can't raise ambient capability CAP_CHOWN: " in done.stderr
     assert "CapAmb:\t0000000000000020\n" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("environment", "home"),
+    [
+        (["PATH=/bin"], "/home/ann"),
+        (["PATH=/bin", "HOME=/x", "HOME="], "/home/ann"),
+        (["PATH=/bin", "HOME=", "HOME=/x"], "/x"),
+    ],
+)
+def test_home_comes_from_the_containers_passwd_if_nobody_sets_it(
+    box: RuntimeHost, environment: list[str], home: str
+) -> None:
+    users = box.path(f"{box.bundle}/rootfs/etc/passwd")
+    users.parent.mkdir(exist_ok=True)
+    users.write_text("bad\nroot:x:0:0::/root:/bin/sh\nann:x:10:10:Ann:/home/ann:/bin/sh\n")
+    box.configure(["env"], env=environment, user={"uid": 10, "gid": 10})
+    assert sorted(box.oci("run", "box").splitlines()) == [f"HOME={home}", "PATH=/bin"]
+
+
+@pytest.mark.parametrize("trap", ["fifo", "directory", "link"])
+def test_a_passwd_that_is_a_trap_only_means_the_home_of_nobody(box: RuntimeHost, trap: str) -> None:
+    users = box.path(f"{box.bundle}/rootfs/etc/passwd")
+    users.parent.mkdir(exist_ok=True)
+    users.unlink(missing_ok=True)
+    if trap == "fifo":
+        os.mkfifo(users)
+    elif trap == "directory":
+        users.mkdir()
+    else:
+        users.symlink_to("../../../../../../../etc/passwd")  # the root's own, which is this link
+    try:
+        box.configure(["env"], user={"uid": 0, "gid": 0})
+        assert "HOME=/\n" in box.oci("run", "box")
+    finally:
+        (users.rmdir if trap == "directory" else users.unlink)()
+
+
+def test_a_program_whose_interpreter_is_missing_is_not_called_missing_itself(box: RuntimeHost) -> None:
+    script = box.path(f"{box.bundle}/rootfs/bin/script")
+    script.write_text("#!/no/such\n")
+    script.chmod(0o755)
+    box.configure(["/bin/script"])
+    complaint = box.refused("run", "box", code=127)
+    assert "exec /bin/script: no such file or directory; its interpreter" in complaint
+
+
+def test_kill_all_reaches_whoever_is_left_and_complains_of_nobody(box: RuntimeHost) -> None:
+    shared = [{"type": kind} for kind in ("mount", "ipc", "uts", "network")]
+    document = config(f"{box.cgroup}/c", [])
+    box.configure(SLEEP, {"linux": {**document["linux"], "namespaces": shared}})
+    box.oci("run", "-d", "box")
+    box.oci("exec", "-d", "--pid-file", "/run/other", "box", *SLEEP)
+    other = os.pidfd_open(int(box.path("/run/other").read_text()))
+    signal.pidfd_send_signal(first := os.pidfd_open(box.told()["pid"]), signal.SIGKILL)
+    assert select.select([first], [], [], TIMEOUT)[0]
+    assert "container not running" in box.refused("kill", "box", "TERM")
+    box.oci("kill", "box", "KILL")  # the first one is dead, and was not alone
+    assert select.select([other], [], [], TIMEOUT)[0]
+    os.close(first)
+    os.close(other)
+    box.oci("kill", "--all", "box", "KILL")
+
+
+def test_list_prints_its_members_in_the_order_of_other_runtimes(box: RuntimeHost) -> None:
+    box.oci("create", "box")
+    row = json.loads(box.oci("list", "--format", "json"))[0]
+    order = ["ociVersion", "id", "pid", "status", "bundle", "rootfs", "created", "annotations", "owner"]
+    assert list(row) == order

@@ -340,7 +340,7 @@ def test_delete_takes_what_is_frozen_and_nested(parent: str) -> None:
 
 def test_a_sub_cgroup_must_be_inside_and_there(box: Box) -> None:
     said = {
-        "../box": "not a sub cgroup path",
+        "../box": "bad sub cgroup path",
         "/no-such": "no such file or directory",
         "what:/": "unknown controller what",
     }

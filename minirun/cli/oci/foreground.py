@@ -57,6 +57,10 @@ class Foreground:
         _, ancillary, _, _ = connection.recvmsg(4096, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
         connection.close()
         master = int.from_bytes(ancillary[0][2][:4], sys.byteorder)
+        # Ends of lines go through as they are, to a file, too: our own terminal adds what it needs.
+        settings = termios.tcgetattr(master)
+        settings[1] &= ~termios.ONLCR
+        termios.tcsetattr(master, termios.TCSANOW, settings)
         if os.isatty(0):
             _resize(master)  # now, so that a program that is not started yet begins with the right size
         return master
@@ -86,11 +90,11 @@ def _noted(number: int, frame: FrameType | None) -> None:
 
 
 def _raw(settings: list[int | list[bytes | int]]) -> list[int | list[bytes | int]]:
-    """cfmakeraw(3)."""
+    """cfmakeraw(3), but with OPOST: see master()."""
     t = termios
     off = (
         t.IGNBRK | t.BRKINT | t.PARMRK | t.ISTRIP | t.INLCR | t.IGNCR | t.ICRNL | t.IXON,
-        t.OPOST,
+        0,
         t.CSIZE | t.PARENB,
         t.ECHO | t.ECHONL | t.ICANON | t.ISIG | t.IEXTEN,
     )

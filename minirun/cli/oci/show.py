@@ -97,7 +97,9 @@ def _row(container: Bundled, target: Values) -> dict[str, Any]:
     except MinirunError as error:
         target.warn(str(error))
         return {}
-    return {**row, "rootfs": kept.get("rootfs", ""), "created": kept.get("created", ""), "owner": _owner(kept)}
+    order = ("ociVersion", "id", "pid", "status", "bundle")  # the order that other runtimes print
+    more = {"rootfs": kept.get("rootfs", ""), "created": kept.get("created", "")}
+    return {**{key: row[key] for key in order}, **more, "annotations": row["annotations"], "owner": _owner(kept)}
 
 
 def _owner(kept: dict[str, Any]) -> str:
