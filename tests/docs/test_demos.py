@@ -41,11 +41,12 @@ def machine(images_root: Path, tmp_path: Path) -> Iterator[Machine]:
     """A fake host on which minirun has its usual places and name: what a page says about paths is true there."""
     made = Machine(images_root)
     try:
-        program = tmp_path / "bin" / "minirun"
-        program.parent.mkdir()
-        program.write_text(f'#!/bin/sh\nexec {sys.executable} -m minirun "$@"\n')
-        program.chmod(0o755)
-        made.environment["PATH"] = f"{program.parent}:{made.environment['PATH']}"
+        programs = tmp_path / "bin"
+        programs.mkdir()
+        for called, words in (("minirun", ""), ("minirun-oci", " oci")):
+            (programs / called).write_text(f'#!/bin/sh\nexec {sys.executable} -m minirun{words} "$@"\n')
+            (programs / called).chmod(0o755)
+        made.environment["PATH"] = f"{programs}:{made.environment['PATH']}"
         store = f"mount -t tmpfs tmpfs /var/lib && mkdir /var/lib/minirun && mount --rbind {made.root} /var/lib/minirun"
         made.run(["sh", "-c", store])
         made.environment["MINIRUN_ROOT"] = "/var/lib/minirun"
