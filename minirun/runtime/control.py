@@ -45,6 +45,15 @@ class Handle:
             return f"{self.directories['']}/memory.events"
         return f"{self.directories['memory']}/memory.oom_control" if "memory" in self.directories else None
 
+    def ooms(self) -> int:
+        """How often the kernel has killed a process of it because of memory; 0 when the cgroup is gone."""
+        try:
+            with open(self.oom_file or os.devnull) as file:
+                words = file.read().split()
+        except OSError:
+            return 0
+        return int(words[words.index("oom_kill") + 1]) if "oom_kill" in words else 0
+
     def joins(self, below: Sequence[str] = (), pid: int = 0) -> tuple[list[str], str | None]:
         """The files that one more process of the container writes "0" to, and the directory that it is born in.
 

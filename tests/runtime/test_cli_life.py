@@ -9,7 +9,7 @@ import termios
 import pytest
 
 from tests.fakehost import TIMEOUT
-from tests.lifecycle.machine import until
+from tests.lifecycle.machine import open_files, until
 from tests.lifecycle.terminal import terminal
 from tests.runtime.bundles import OCI, SLEEP, RuntimeHost, one_line
 
@@ -128,6 +128,23 @@ def test_events_end_with_the_container(box: RuntimeHost) -> None:
     box.ended()
     assert watching.wait(TIMEOUT) == 0
     watching.communicate()
+
+
+def test_events_tell_of_a_kill_for_memory(box: RuntimeHost) -> None:
+    """The first process dies of it: what is told last is why."""
+    box.configure(["sh", "-c", "x=12345678; while :; do x=$x$x; done"])
+    box.oci("create", "box")
+    box.oci("update", "--memory", "8m", "box")
+    watching = box.spawn("events", "--interval", "60m", "box")
+    _is_watching(watching.pid)
+    box.oci("start", "box")
+    printed, complaint = watching.communicate(timeout=TIMEOUT)
+    assert (watching.returncode, json.loads(printed), complaint) == (0, {"type": "oom", "id": "box"}, "")
+
+
+def _is_watching(pid: int) -> None:
+    """Wait until the command has a pidfd, for the container's end: it has read the counter before."""
+    until(lambda: any("pidfd" in target for target in open_files(pid)), "events to wait")
 
 
 def test_list(box: RuntimeHost) -> None:

@@ -12,6 +12,7 @@ from minirun.cli.arguments import store as put
 from minirun.cli.oci.verb import Verb, check_id, no_operands, one_id, one_of
 from minirun.errors import Conflict, MinirunError, NotFound, UsageError
 from minirun.runtime import container as runtime
+from minirun.runtime import placement
 from minirun.runtime.container import Bundled
 
 TYPE_CHECKING = False
@@ -117,19 +118,32 @@ def _events(target: Values, operands: list[str]) -> int:
     if state["status"] == "stopped":
         raise Conflict(f"container {container.id!r}", "container not running")
     if target.stats:
-        _tell(container)
+        _say({"type": "stats", "id": container.id, "data": container.stats()})
         return 0
     import select
 
+    group = placement.load(container.kept()["cgroup"])
+    ooms = group.ooms()
     pidfd = os.pidfd_open(state["pid"])
-    while not select.select([pidfd], [], [], target.interval)[0]:
+    while True:
+        ended = select.select([pidfd], [], [], target.interval)[0]
+        before, ooms = ooms, group.ooms()
+        if ooms > before:
+            _say({"type": "oom", "id": container.id})
+        if ended:
+            return 0
         _tell(container)
-    return 0
 
 
 def _tell(container: Bundled) -> None:
-    line = strict_json.dumps({"type": "stats", "id": container.id, "data": container.stats()})
-    sys.stdout.write(line + "\n")
+    try:
+        _say({"type": "stats", "id": container.id, "data": container.stats()})
+    except (Conflict, NotFound):  # it has just ended
+        pass
+
+
+def _say(event: dict[str, Any]) -> None:
+    sys.stdout.write(strict_json.dumps(event) + "\n")
     sys.stdout.flush()
 
 
