@@ -241,7 +241,6 @@ def test_children_in_a_shared_pid_namespace_end_with_the_program(ctr: Ctr) -> No
     until(lambda: not Path(f"/proc/{child}").exists(), "the end of the child")
 
 
-@pytest.mark.control
 def test_a_terminal(ctr: Ctr) -> None:
     sized = "tty; until [ \"$(stty size)\" = '30 90' ]; do sleep 0.01; done; echo it has its size"  # ctr tells it late
     with terminal(30, 90) as screen:
@@ -423,7 +422,6 @@ def test_many_at_once(ctr: Ctr, tmp_path: Path) -> None:
         assert (client.returncode, (tmp_path / str(n)).read_text()) == (n, f"of {n}\n")
 
 
-@pytest.mark.control
 def test_a_killed_shim(ctr: Ctr, events: Callable[[str], dict[str, Any]]) -> None:
     """containerd has a new shim undo everything, by ``delete --force``: the runtime must know all from its state."""
     pid = ctr.start()

@@ -41,7 +41,6 @@ def test_exit_codes_and_streams(docker: Docker) -> None:
     docker.refused(125, "run", "--rm", "--no-such-option", IMAGE, "true")
 
 
-@pytest.mark.control
 def test_a_terminal(docker: Docker) -> None:
     with terminal(33, 77) as screen:
         command = screen.run(docker, "run", "--rm", "-it", IMAGE, "sh")  # type: ignore[arg-type]

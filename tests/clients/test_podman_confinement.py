@@ -132,7 +132,6 @@ def test_privileged(podman: Podman) -> None:
     assert ("/dev/loop-control" in lines) == os.path.exists("/dev/loop-control")
 
 
-@pytest.mark.control
 def test_hooks_at_their_times(podman: Podman) -> None:
     stages = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
     log = "/run/test/hooks/log"

@@ -40,7 +40,6 @@ def test_a_bridge_and_a_published_port(podman: Podman) -> None:
     assert podman.run(["ls", "/run/netns"]).stdout.count("netns-") == 1
 
 
-@pytest.mark.control
 def test_a_pod_shares_namespaces(podman: Podman) -> None:
     podman.do("pod", "create", "--name=pod", "--network=bridge", "--publish=8083:80", "--share=net,ipc,uts")
     podman.start(f"{SERVER} from the pod", "--pod=pod", "--name=server")

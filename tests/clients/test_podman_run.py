@@ -46,7 +46,6 @@ def test_what_the_program_is(podman: Podman) -> None:
     assert groups.splitlines() == ["34 56", "/home/alice"]
 
 
-@pytest.mark.control
 def test_a_terminal(podman: Podman) -> None:
     with terminal(33, 77) as screen:
         command = screen.run(podman, "run", "--rm", "-it", IMAGE, "sh")  # type: ignore[arg-type]
