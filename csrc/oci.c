@@ -209,6 +209,7 @@ static int start(const struct container *c)
 	if (!c->alive || c->frozen || !c->waiting || strchr(c->flags, 'h'))
 		return PYTHON;
 	int fifo = openat(c->dir, "exec.fifo", O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+	signal(SIGPIPE, SIG_IGN); /* init may end at this moment */
 	if (fifo < 0 || write(fifo, "0", 1) != 1)
 		return PYTHON;
 	unlinkat(c->dir, "exec.fifo", 0);

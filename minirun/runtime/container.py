@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-_SIGKILL, _ENOENT, _ENXIO = 9, 2, 6
+_SIGKILL, _ENOENT, _ENXIO, _EPIPE = 9, 2, 6, 32
 _GOES_WITH_CGROUP = ("cgroup-claim", "limits", "device-filter")  # steps whose undo is at most to remove the cgroup
 # Not an id: in it, each container that is being made has a file of its name, and what is being removed is moved there.
 CREATING = "@creating"
@@ -94,22 +94,24 @@ class Bundled:
         with Locked(self.directory, self.id) as lock:
             self._refuse_failed()
             kept = self._demand("created")
-            fifo = f"{self.directory}/exec.fifo"
             try:
-                descriptor = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                self._let_go(f"{self.directory}/exec.fifo")
             except OSError as error:
-                if error.errno != _ENXIO:
+                if error.errno not in (_ENXIO, _EPIPE):
                     raise
                 raise Conflict(f"container {self.id!r}", "container not running") from None  # init is gone
-            try:
-                os.write(descriptor, b"0")
-                os.unlink(fifo)
-                self._until_executed(descriptor)
-            finally:
-                os.close(descriptor)
             lock.release()  # what hooks do with the container must not wait for us
             if kept["hooks"]:
                 self._poststart(kept)
+
+    def _let_go(self, fifo: str) -> None:
+        descriptor = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, b"0")
+            os.unlink(fifo)
+            self._until_executed(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _until_executed(self, fifo: int) -> None:
         """Wait until nobody reads the fifo any more: init is the program, or it has failed and ended."""

@@ -53,11 +53,14 @@ class Dialogue:
             finally:
                 for descriptor in message.descriptors:
                     os.close(descriptor)
-        raise process.EndedEarly("the container's process ended before it started", "", "see dmesg for a kill")
+        raise _ended_early()
 
     def go_on(self) -> None:
         """Let init go on where it waits for us."""
-        syscalls.send(self.control, Message.START)
+        try:
+            syscalls.send(self.control, Message.START)
+        except OSError:
+            raise _ended_early() from None
 
     def until_executed(self) -> None:
         """Wait until init has become the program, which closes its end; if it could not, that is raised."""
@@ -108,6 +111,10 @@ def _announced(op: Sequence[str]) -> tuple[int, int] | None:
         return (Message.LISTENER, 0) if int(op[1], 16) & _LISTENED else None
     kind = {"fork": Message.BORN, "console": Message.CONSOLE, "ready": Message.READY}.get(op[0])
     return (kind, 0) if kind else None
+
+
+def _ended_early() -> process.EndedEarly:
+    return process.EndedEarly("the container's process ended before it started", "", "see dmesg for a kill")
 
 
 def _odd(message: Message) -> StepFailed:

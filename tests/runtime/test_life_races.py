@@ -12,7 +12,7 @@ from tests.fakehost import TIMEOUT
 from tests.lifecycle.machine import until
 from tests.runtime.bundles import RuntimeHost, one_line
 
-ROUNDS = int(os.environ.get("MINIRUN_TEST_ROUNDS", "3"))
+ROUNDS = int(os.environ.get("MINIRUN_TEST_ROUNDS", "1"))
 EITHER, BOTH = {(True, False), (False, True)}, {(True, True)}
 ANY = EITHER | BOTH
 # Two commands, the state before them, and which of them may succeed.
