@@ -21,12 +21,11 @@ CHANGING = (
     "mkdir|mknod|mknodat|rename|link|linkat|symlink|unlink|unlinkat|rmdir|write|sendmsg|recvmsg|flock|setxattr|fsetxattr"
     "|memfd_create|socketpair|vfork|clone|clone3|wait4|poll|pidfd_send_signal|execve|close_range|getxattr"
 )
-MOMENTS = {"create": 16, "start": 5, "slow start": 4, "delete": 6, "slow delete": 8, "exec": 6, "pause": 4}
+MOMENTS = {"create": 12, "start": 5, "slow start": 4, "delete": 6, "slow delete": 6, "exec": 5, "pause": 4}
 OF_INIT = [
     "pivot_root",
     "setresuid",
     "capset",
-    "sethostname",
     "setsid",
     "clone3",
 ]  # calls that only init makes, or first
