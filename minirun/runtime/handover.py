@@ -4,6 +4,7 @@
   expect it.
 - The listener of a seccomp filter goes to ``linux.seccomp.listenerPath``, with the container's state (runtime-spec,
   config-linux.md, "The Container Process State").
+- A pidfd of the process goes to ``--pidfd-socket``, as runc has it: a number that can never mean another process.
 """
 
 from __future__ import annotations
@@ -40,6 +41,15 @@ def listener(profile: dict[str, Any], descriptor: int, pid: int, state: dict[str
     metadata, path = profile.get("listenerMetadata") or "", profile["listenerPath"]
     document = {"ociVersion": defaults.VERSION, "fds": ["seccompFd"], "pid": pid, "metadata": metadata, "state": state}
     _send(path, strict_json.dumps(document).encode(), descriptor, "linux.seccomp.listenerPath")
+
+
+def pidfd(path: str, pid: int) -> None:
+    """Send a pidfd of our child ``pid``."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        _send(path, b"pidfd", descriptor, "--pidfd-socket")
+    finally:
+        os.close(descriptor)
 
 
 def _send(path: str, text: bytes, descriptor: int, what: str) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _CAUSES = {
     E2BIG: ("its options are longer than a page", ""),
-    ELOOP: ("a symbolic link of the image stands in the way", "what is mounted here needs a real directory"),
+    ELOOP: ("must be mounted on ordinary directory", "a symbolic link of the image stands in the way"),
     ENOTDIR: ("one is a directory and the other is not", "mount a file on a file"),
 }
 

@@ -130,9 +130,17 @@ def before_fork(
         words = op[-1].split(",")
         if op[0] == "mount" and not mount.remount and ("bind" in words or "rbind" in words):
             how = ["rbind" if "rbind" in words else "bind", mode, mount.mapped]
-            userns = idmap(*_maps(config, mount)) if mount.mapped else "-"
+            userns = _userns(config, mount, idmap) if mount.mapped else "-"
             found.append(["tree", op[1], ",".join(word for word in how if word), userns])
     return found
+
+
+def _userns(config: dict[str, Any], mount: _Mount, idmap: Idmap) -> str:
+    """The file of a user namespace with the id maps of a bind mount; one that is joined has the maps itself."""
+    linux, joined = config.get("linux") or {}, namespaces.kinds(config).get("user")
+    if joined and not mount.users and not linux.get("uidMappings"):
+        return joined
+    return idmap(*_maps(config, mount))
 
 
 def _maps(config: dict[str, Any], mount: _Mount) -> tuple[Sequence[Mapping], Sequence[Mapping]]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any, NoReturn
 
-_ENOENT, _ENOTDIR, _ETIME, _ECANCELED = 2, 20, 62, 125
+_EPERM, _ENOENT, _ENOTDIR, _ETIME, _ECANCELED = 1, 2, 20, 62, 125
 
 LIBEXEC = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "libexec")
 MONITOR, INIT = os.path.join(LIBEXEC, "minirun-monitor"), os.path.join(LIBEXEC, "minirun-init")
@@ -142,6 +142,9 @@ def fail(number: int, error: int, ops: Sequence[Sequence[str]], program: Sequenc
         raise hooks.failed(*hooks.place(ops, number), op[1], limits.get(error, why.lower()))
     if op[0] == "cwd" or (op[0] == "mkdir" and error == _ENOTDIR):
         raise CommandNotExecutable(f"working directory {op[1]!r}", why.lower(), "choose another with -w")
+    if op[0] == "scheduler" and error == _EPERM:
+        cpus = "process scheduler can't be used together with AllowedCPUs, that is linux.resources.cpu.cpus"
+        raise StepFailed("process.scheduler", why.lower(), f"it may need CAP_SYS_NICE; a deadline {cpus}")
     if op[0] in ("mount", "tree"):
         from minirun.runtime import mount_errors
 

@@ -6,6 +6,7 @@ import json
 import os
 import select
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +132,28 @@ def test_list_prints_its_members_in_the_order_of_other_runtimes(box: RuntimeHost
     row = json.loads(box.oci("list", "--format", "json"))[0]
     order = ["ociVersion", "id", "pid", "status", "bundle", "rootfs", "created", "annotations", "owner"]
     assert list(row) == order
+
+
+@pytest.mark.parametrize("verb", ["create", "run", "exec"])
+def test_a_pidfd_of_the_process_is_sent_to_whoever_asks(box: RuntimeHost, verb: str) -> None:
+    path = box.path("/run/pidfd.sock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(1)
+        words = {"create": ["create"], "run": ["run", "-d"], "exec": ["exec", "-d"]}[verb]
+        if verb == "exec":
+            box.oci("run", "-d", "box")
+        asked = ["--pidfd-socket", "/run/pidfd.sock", "--pid-file", "/run/pid"]
+        box.oci(*words, *asked, "box", *(SLEEP if verb == "exec" else []))
+        connection, _ = listener.accept()
+        with connection:
+            _, descriptors, _, _ = socket.recv_fds(connection, 100, 1)
+    path.unlink()
+    told = Path(f"/proc/self/fdinfo/{descriptors[0]}").read_text()
+    assert f"\nPid:\t{box.path('/run/pid').read_text()}\n" in told
+    os.close(descriptors[0])
+
+
+def test_nobody_takes_the_pidfd_and_nothing_is_left(box: RuntimeHost) -> None:
+    assert "--pidfd-socket /run/none" in box.refused("create", "--pidfd-socket", "/run/none", "box")
+    assert box.oci("list", "-q") == ""

@@ -8,7 +8,7 @@ from minirun import store, strict_json
 from minirun.cli.arguments import Option, Values, collect
 from minirun.cli.arguments import store as put
 from minirun.cli.oci import settings
-from minirun.cli.oci.lifecycle import FOREGROUND, foreground, preserved, stay
+from minirun.cli.oci.lifecycle import FOREGROUND, foreground, preserved, stay, tell
 from minirun.cli.oci.verb import Verb, check_id, natural
 from minirun.errors import InvalidDocument, NotFound, UsageError
 from minirun.linux import syscalls
@@ -59,13 +59,14 @@ OPTIONS = [
     Option("--apparmor", "PROFILE", put("apparmor"), "a profile of AppArmor"),
     Option("--console-socket", "SOCKET", put("console_socket"), "where to send the terminal's other end"),
     Option("--pid-file", "FILE", put("pid_file"), "write the process's pid there"),
+    Option("--pidfd-socket", "SOCKET", put("pidfd_socket"), "where to send a pidfd of the process"),
     Option("--preserve-fds", "N", natural("--preserve-fds", "preserve_fds"), "pass N descriptors on, from 3"),
     Option("--cgroup", "PATH", collect("cgroups"), "a cgroup below the container's; CONTROLLERS:PATH in v1"),
     Option("--ignore-paused", "", put("ignore_paused"), "do it although the container is paused: it waits"),
     *FOREGROUND,
 ]
 _DEFAULTS: dict[str, Any] = {
-    **dict.fromkeys(("process", "cwd", "user", "label", "apparmor", "console_socket", "pid_file")),
+    **dict.fromkeys(("process", "cwd", "user", "label", "apparmor", "console_socket", "pid_file", "pidfd_socket")),
     **dict.fromkeys(("tty", "no_new_privs", "ignore_paused", "detach", "ignored"), False),
     "preserve_fds": 0,
     "env": [],
@@ -150,6 +151,7 @@ def _exec(target: Values, operands: list[str]) -> int:
     options.ignore_paused, options.cgroups = target.ignore_paused, target.cgroups
     options.rootless = settings.rootless(target)
     pid = execute.execute(container, wanted, options)
+    tell(target.pidfd_socket, pid)
     if target.detach:
         return 0
     return process.exit_code(stay(pid, ours.master() if ours else -1))

@@ -37,13 +37,15 @@ FOREGROUND = [
     Option("-d --detach", "", put("detach"), "do not wait for the end"),
     Option("--no-subreaper", "", put("ignored"), "accepted: we never are one"),
 ]
-RUN = [*CREATE, *FOREGROUND, Option("--keep", "", put("keep"), "do not delete the container at its end")]
+PIDFD = Option("--pidfd-socket", "SOCKET", put("pidfd_socket"), "where to send a pidfd of the process")
+RUN = [*CREATE, PIDFD, *FOREGROUND, Option("--keep", "", put("keep"), "do not delete the container at its end")]
 KILL = [Option("-a --all", "", put("all"), "all processes of the container, not just the first")]
 DELETE = [Option("-f --force", "", put("force"), "kill it if it runs; no error if it does not exist")]
 CREATE_DEFAULTS = {
     "bundle": ".",
     "console_socket": None,
     "pid_file": None,
+    "pidfd_socket": None,
     "no_pivot": False,
     "no_new_keyring": False,
     "preserve_fds": 0,
@@ -73,8 +75,22 @@ def preserved(count: int) -> int:
 
 
 def _create(target: Values, operands: list[str]) -> int:
-    create.create(one_id(operands), os.path.abspath(target.bundle), target.root, create_options(target))
+    bundle = os.path.abspath(target.bundle)
+    container, pid = create.create(one_id(operands), bundle, target.root, create_options(target))
+    try:
+        tell(target.pidfd_socket, pid)
+    except BaseException:
+        container.delete(force=True, warn=target.warn)
+        raise
     return 0
+
+
+def tell(pidfd_socket: str | None, pid: int) -> None:
+    """Send a pidfd of our child to whoever asked for one."""
+    if pidfd_socket:
+        from minirun.runtime import handover
+
+        handover.pidfd(pidfd_socket, pid)
 
 
 def _run(target: Any, operands: list[str]) -> int:
@@ -87,6 +103,7 @@ def _run(target: Any, operands: list[str]) -> int:
     container, pid = create.create(identity, bundle, target.root, create_options(target))
     try:
         master = ours.master() if ours else -1
+        tell(target.pidfd_socket, pid)
         container.start()
     except BaseException:
         container.delete(force=True, warn=target.warn)
@@ -151,7 +168,7 @@ def _delete(target: Values, operands: list[str]) -> int:
 
 
 TABLE = {
-    "create": Verb("ID", CREATE, _create, CREATE_DEFAULTS),
+    "create": Verb("ID", [*CREATE, PIDFD], _create, CREATE_DEFAULTS),
     "run": Verb("ID", RUN, _run, {**CREATE_DEFAULTS, "detach": False, "keep": False, "ignored": False}),
     "start": Verb("ID", [], _start),
     "state": Verb("ID", [], _state),

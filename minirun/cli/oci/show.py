@@ -81,7 +81,7 @@ def _list(target: Values, operands: list[str]) -> int:
         return 0
     rows = [row for name in names if (row := _row(Bundled(name, target.root), target))]
     if target.format == "json":
-        sys.stdout.write(strict_json.dumps(rows) + "\n")
+        sys.stdout.write(_compact(rows))
         return 0
     columns = ("id", "pid", "status", "bundle", "created", "owner")
     table.write([column.upper() for column in columns], [[str(row[column]) for column in columns] for row in rows])
@@ -167,6 +167,13 @@ def _features(target: Values, operands: list[str]) -> int:
     no_operands(operands)
     sys.stdout.write(_indented(features.document()))
     return 0
+
+
+def _compact(document: Any) -> str:
+    """As runc prints it: some who read it look for the text."""
+    import json
+
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False) + "\n"
 
 
 def _indented(document: Any) -> str:
