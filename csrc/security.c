@@ -390,26 +390,28 @@ static int op_home(struct container *c, char **word)
 	return 0;
 }
 
-/* cwd-first PATH: with the rights that init still has; what fails here is left to "cwd" */
-static int op_cwd_first(struct container *c, char **word)
-{
-	if (promise_descriptors(c) < 0)
-		return -1;
-	c->arrived = chdir(word[0]) == 0;
-	return 0;
-}
-
 /* cwd PATH: verified, since a directory outside the root has no name inside it (CVE-2024-21626) */
 static int op_cwd(struct container *c, char **word)
 {
 	char path[PATH_MAX];
-	if (!c->arrived && chdir(word[0]) < 0)
+	if (c->arrived)
+		return 0;
+	if (chdir(word[0]) < 0)
 		return -1;
 	long n = syscall(SYS_getcwd, path, sizeof path);
 	if (n > 0 && path[0] == '/')
 		return 0;
 	errno = n < 0 ? errno : ENOENT;
 	return -1;
+}
+
+/* cwd-first PATH: with the rights that init still has, before any filter; what fails here is left to "cwd" */
+static int op_cwd_first(struct container *c, char **word)
+{
+	if (promise_descriptors(c) < 0)
+		return -1;
+	c->arrived = op_cwd(c, word) == 0;
+	return 0;
 }
 
 static int op_umask(struct container *c, char **word)

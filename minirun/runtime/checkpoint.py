@@ -57,7 +57,7 @@ def restore(
     criu = find()
     if not os.path.isdir(images):
         raise NotFound(images, "no such file or directory", "name the checkpoint with --image-path")
-    config = making.read_config(bundle, options.log)
+    config = making.read_config(bundle, options)
     container = Bundled(identity, root)
     with making.claim(container):
         try:

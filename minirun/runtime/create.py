@@ -35,6 +35,7 @@ class CreateOptions:
     """What the command line adds to the document. ``log`` is told what is no reason to fail."""
 
     __slots__ = (
+        "config",
         "console_socket",
         "log",
         "no_new_keyring",
@@ -46,6 +47,7 @@ class CreateOptions:
     )
 
     def __init__(self) -> None:
+        self.config = "config.json"  # below the bundle
         self.pid_file: str | None = None
         self.console_socket: str | None = None
         self.preserve_fds = 0
@@ -57,13 +59,12 @@ def _say_nothing(text: str) -> None:
     """For whoever does not want to know."""
 
 
-def read_config(bundle: str, warn: Callable[[str], None]) -> dict[str, Any]:
-    """config.json of a bundle. Raises InvalidDocument, NotFound, and Unsupported for what this machine has not."""
-    config: dict[str, Any] | None = store.read_json(f"{bundle}/config.json")
+def read_config(bundle: str, options: CreateOptions) -> dict[str, Any]:
+    """The document of a bundle. Raises InvalidDocument, NotFound, and Unsupported for what this machine has not."""
+    path, warn = os.path.join(bundle, options.config), options.log
+    config: dict[str, Any] | None = store.read_json(path)
     if config is None:
-        raise NotFound(
-            f"{bundle}/config.json", "no such file or directory", "name the bundle's directory with --bundle"
-        )
+        raise NotFound(path, "no such file or directory", "name the bundle's directory with --bundle")
     for warning in runtime_spec.check(config):
         warn(warning)
     demands.check(config, warn)
@@ -72,7 +73,7 @@ def read_config(bundle: str, warn: Callable[[str], None]) -> dict[str, Any]:
 
 def create(identity: str, bundle: str, root: str, options: CreateOptions) -> tuple[Bundled, int]:
     """Create a container in the state ``created``; returns it and its pid. On an error everything is undone."""
-    config = read_config(bundle, options.log)
+    config = read_config(bundle, options)
     if bool((config["process"]).get("terminal")) != bool(options.console_socket):
         _terminal_mismatch(bool(options.console_socket))
     container = Bundled(identity, root)

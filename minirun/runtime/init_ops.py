@@ -141,7 +141,7 @@ def identity_ops(config: dict[str, Any], process: dict[str, Any], setting: Setti
         *(_memory_policy(config)),
         # A directory that only root can enter is given to whoever was sent there; one that root may not enter, and the
         # user may, comes below.
-        *([["cwd-first", process["cwd"]]] if process.get("cwd", "/") != "/" else []),
+        ["cwd-first", process.get("cwd") or "/"],
         # Without no_new_privs only CAP_SYS_ADMIN may install a filter, and the next ops give that away.
         *([] if no_new_privs else filter_ops),
         # The bounding set needs CAP_SETPCAP, so it comes before the capabilities are cut.

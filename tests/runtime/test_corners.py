@@ -18,7 +18,7 @@ from tests.runtime.bundles import OCI, SLEEP, RuntimeHost, config
 
 @pytest.mark.parametrize("no_new_privileges", [True, False])
 def test_a_filter_need_not_know_the_calls_of_init(box: RuntimeHost, no_new_privileges: bool) -> None:
-    young = {"names": ["close_range", "faccessat2", "openat2"], "action": "SCMP_ACT_ERRNO"}
+    young = {"names": ["close_range", "faccessat2", "openat2", "chdir", "getcwd"], "action": "SCMP_ACT_ERRNO"}
     profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [young]}
     document = config(f"{box.cgroup}/c", ["echo", "well"])
     box.configure(
@@ -157,3 +157,12 @@ def test_a_pidfd_of_the_process_is_sent_to_whoever_asks(box: RuntimeHost, verb: 
 def test_nobody_takes_the_pidfd_and_nothing_is_left(box: RuntimeHost) -> None:
     assert "--pidfd-socket /run/none" in box.refused("create", "--pidfd-socket", "/run/none", "box")
     assert box.oci("list", "-q") == ""
+
+
+def test_the_document_may_have_another_name(box: RuntimeHost) -> None:
+    folder = box.path(f"{box.bundle}/other")
+    folder.mkdir(exist_ok=True)
+    box.configure(["echo", "another"])
+    box.path(f"{box.bundle}/config.json").rename(folder / "spec.json")
+    assert box.oci("run", "--config", "other/spec.json", "box") == "another\n"
+    assert "other/none.json: no such file or directory" in box.refused("run", "-f", "other/none.json", "box")

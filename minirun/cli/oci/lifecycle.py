@@ -37,8 +37,12 @@ FOREGROUND = [
     Option("-d --detach", "", put("detach"), "do not wait for the end"),
     Option("--no-subreaper", "", put("ignored"), "accepted: we never are one"),
 ]
-PIDFD = Option("--pidfd-socket", "SOCKET", put("pidfd_socket"), "where to send a pidfd of the process")
-RUN = [*CREATE, PIDFD, *FOREGROUND, Option("--keep", "", put("keep"), "do not delete the container at its end")]
+NEW = [
+    *CREATE,
+    Option("--pidfd-socket", "SOCKET", put("pidfd_socket"), "where to send a pidfd of the process"),
+    Option("-f --config", "FILE", put("config"), "another document than config.json, as seen from the bundle"),
+]
+RUN = [*NEW, *FOREGROUND, Option("--keep", "", put("keep"), "do not delete the container at its end")]
 KILL = [Option("-a --all", "", put("all"), "all processes of the container, not just the first")]
 DELETE = [Option("-f --force", "", put("force"), "kill it if it runs; no error if it does not exist")]
 CREATE_DEFAULTS = {
@@ -46,6 +50,7 @@ CREATE_DEFAULTS = {
     "console_socket": None,
     "pid_file": None,
     "pidfd_socket": None,
+    "config": "config.json",
     "no_pivot": False,
     "no_new_keyring": False,
     "preserve_fds": 0,
@@ -55,7 +60,7 @@ CREATE_DEFAULTS = {
 def create_options(target: Values) -> create.CreateOptions:
     """What ``runtime.create`` is told, from the command line."""
     options = create.CreateOptions()
-    options.pid_file, options.console_socket = target.pid_file, target.console_socket
+    options.pid_file, options.console_socket, options.config = target.pid_file, target.console_socket, target.config
     options.no_pivot, options.no_new_keyring = target.no_pivot, target.no_new_keyring
     options.preserve_fds = preserved(target.preserve_fds)
     options.systemd_cgroup = target.systemd_cgroup or target.manager == "systemd"
@@ -98,7 +103,7 @@ def _run(target: Any, operands: list[str]) -> int:
     ours = None
     if not target.detach and not target.console_socket:
         syscalls.hold_signals()  # from here on they are for the container
-        ours = foreground(_wants_terminal(bundle))
+        ours = foreground(_wants_terminal(os.path.join(bundle, target.config)))
         target.console_socket = ours.path if ours else None
     container, pid = create.create(identity, bundle, target.root, create_options(target))
     try:
@@ -116,12 +121,12 @@ def _run(target: Any, operands: list[str]) -> int:
     return process.exit_code(status)
 
 
-def _wants_terminal(bundle: str) -> bool:
-    """Whether config.json asks for a terminal. What is wrong with it is said by ``create``."""
-    text = store.read(f"{bundle}/config.json") or ""
+def _wants_terminal(path: str) -> bool:
+    """Whether the document asks for a terminal. What is wrong with it is said by ``create``."""
+    text = store.read(path) or ""
     if '"terminal"' not in text:
         return False
-    document = strict_json.loads(text, "config.json")
+    document = strict_json.loads(text, path)
     wanted = document.get("process") if isinstance(document, dict) else None
     return isinstance(wanted, dict) and wanted.get("terminal") is True
 
@@ -168,7 +173,7 @@ def _delete(target: Values, operands: list[str]) -> int:
 
 
 TABLE = {
-    "create": Verb("ID", [*CREATE, PIDFD], _create, CREATE_DEFAULTS),
+    "create": Verb("ID", NEW, _create, CREATE_DEFAULTS),
     "run": Verb("ID", RUN, _run, {**CREATE_DEFAULTS, "detach": False, "keep": False, "ignored": False}),
     "start": Verb("ID", [], _start),
     "state": Verb("ID", [], _state),
