@@ -19,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+_PATIENCE = 2  # seconds
 _LISTENED = 8  # SECCOMP_FILTER_FLAG_NEW_LISTENER, seccomp(2)
 _WITH_DESCRIPTOR = (Message.CONSOLE, Message.LISTENER, Message.SAID)
 
@@ -72,8 +73,18 @@ class Dialogue:
             process.fail(message.a, message.b, self._ops, self._program)
 
     def end(self) -> None:
-        """Kill it and wait for its end."""
+        """Kill it and wait for its end.
+
+        It may have gone on while something of ours failed, and another process may have been born of it: as a zombie
+        that nobody waits for, that would keep the container's PID namespace from ending. Who has taken the socket over
+        could keep it open; so there is an end to our patience.
+        """
         process.end_child(self.pid)
+        while syscalls.ended([self.control], _PATIENCE) and (message := syscalls.receive(self.control)):
+            for descriptor in message.descriptors:
+                os.close(descriptor)
+            if message.type == Message.BORN and self._is_our_child(message.sender):
+                process.end_child(message.sender)
 
     def _check(self, message: Message) -> None:
         due = self._due[0] if self._due else (0, 0)
@@ -96,11 +107,14 @@ class Dialogue:
         before = self.pid
         if message.type == Message.BORN:
             self.pid = message.sender
-        if message.type in answers:
-            answers[message.type](message)
-        if message.type == Message.BORN:
-            self.go_on()
-            process.end_child(before)  # it has nothing more to do
+        try:
+            if message.type in answers:
+                answers[message.type](message)
+            if message.type == Message.BORN:
+                self.go_on()
+        finally:
+            if message.type == Message.BORN:
+                process.end_child(before)  # it has nothing more to do
 
 
 def _announced(op: Sequence[str]) -> tuple[int, int] | None:
