@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 
-import pytest
-
 from tests.clients.podman import IMAGE, Podman
 from tests.lifecycle.machine import until
 
