@@ -13,6 +13,7 @@ import pytest
 from tests.fakehost import FakeHost
 from tests.lifecycle.conftest import images_root  # noqa: F401
 from tests.lifecycle.machine import Machine
+from tests.security.oci import Vault
 
 _IMAGE = """
 import json, os, sys
@@ -83,6 +84,23 @@ def canary(host: Target) -> Iterator[None]:
     before = host.canary()
     yield
     assert host.canary() == before
+
+
+@pytest.fixture(scope="module")
+def vault() -> Iterator[Vault]:
+    """One machine with the OCI runtime for a file of tests."""
+    made = Vault()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def box(vault: Vault) -> Iterator[Vault]:
+    """The machine; after the test its canary must be as it was, and nothing of its containers may be left."""
+    before = vault.canary()
+    yield vault
+    assert vault.canary() == before
+    vault.clean()
 
 
 @pytest.fixture
