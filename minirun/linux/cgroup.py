@@ -107,25 +107,32 @@ def create(directory: str) -> bool:
     no process until it has: it gets those of the one above.
     """
     parent_directory = os.path.dirname(directory)
+    made = True
     try:
         os.mkdir(directory, 0o755)
     except FileExistsError:
-        return False
+        made = False
     except FileNotFoundError:
         create(parent_directory)
-        os.mkdir(directory, 0o755)
+        return create(directory)  # which somebody else may have made by now
     where = layout()
-    if where.v2 and directory.startswith(f"{where.v2}/"):
+    if "cpuset" in where.v1 and directory.startswith(f"{where.v1['cpuset']}/"):
+        if made or not read(f"{directory}/cpuset.mems").strip():
+            inherit_cpuset(directory)
+    elif made and where.v2 and directory.startswith(f"{where.v2}/"):
         delegate(parent_directory)
-    elif "cpuset" in where.v1 and directory.startswith(f"{where.v1['cpuset']}/"):
-        inherit_cpuset(directory)
-    return True
+    return made
 
 
 def inherit_cpuset(directory: str) -> None:
-    """Give a new cpuset of v1 what the one above it has."""
+    """Give a new cpuset of v1 what the one above it has; which may be new as well, and have nothing yet."""
+    above = os.path.dirname(directory)
     for name in ("cpuset.cpus", "cpuset.mems"):
-        write(f"{directory}/{name}", read(f"{os.path.dirname(directory)}/{name}").strip())
+        value = read(f"{above}/{name}").strip()
+        if not value:
+            inherit_cpuset(above)
+            value = read(f"{above}/{name}").strip()
+        write(f"{directory}/{name}", value)
 
 
 def delegate(directory: str) -> None:

@@ -18,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+_PATIENCE = 10.0  # seconds, for another to have made its container
 # Trusted attributes are root's; who is root only in a user namespace, or not at all, has those of users.
 _NAMES = ("trusted.minirun", "user.minirun")
 
@@ -50,7 +51,7 @@ class Claim(Step):
         except (OSError, MinirunError) as error:
             self._refused = True
             for directory in made:
-                cgroup.remove(directory)
+                _removed(directory)
             if isinstance(error, OSError):
                 raise _not_made(error, self.directories[0]) from error
             raise
@@ -65,6 +66,15 @@ class Claim(Step):
             _remove_unclaimed(self.directories)
         if found != self.claim:
             return
+        lock = _lock_ours(self.directories[0], self.claim)
+        if lock < 0:  # it was empty, and the next container has it now
+            return
+        try:
+            self._remove()
+        finally:
+            os.close(lock)
+
+    def _remove(self) -> None:
         left = [directory for directory in reversed(self.directories[1:]) if not _removed(directory)]
         # Where one is frozen, no process dies by what is done in the others.
         for directory in [*left, self.directories[0]] if left else []:
@@ -161,23 +171,50 @@ def words(path: str) -> list[str]:
 
 def _locked(directory: str, made: list[str]) -> int:
     """Make the cgroup if need be (``made`` gets it), and lock it: the descriptor. Raises Conflict if it is in use."""
-    import fcntl
-
     while True:
         made[:] = [directory] if cgroup.create(directory) else []
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = _try_lock(directory)
+        if descriptor < 0 and os.path.isdir(directory):
+            made.clear()  # whoever holds the lock has it now
+            raise _in_use(directory)
+        if descriptor < 0 or not _is_at(descriptor, directory):  # its last container was being deleted
+            continue
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _refuse_used(directory)
             return descriptor
-        except FileNotFoundError:  # its last container was being deleted
-            os.close(descriptor)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise _in_use(directory) from None
         except BaseException:
             os.close(descriptor)
             raise
+
+
+def _is_at(descriptor: int, directory: str) -> bool:
+    """Whether what we have locked is still what has this name; else it is closed."""
+    try:
+        if os.stat(directory).st_ino == os.fstat(descriptor).st_ino:
+            return True
+    except FileNotFoundError:
+        pass
+    os.close(descriptor)
+    return False
+
+
+def _lock_ours(directory: str, claim: str) -> int:
+    """Lock a cgroup that is ours: the descriptor, or -1 when it is no longer.
+
+    Another container may be looking at it at this moment. If it was empty it is the other's next; if not it is refused.
+    """
+    import select
+    from time import monotonic
+
+    deadline = monotonic() + _PATIENCE
+    while (descriptor := _try_lock(directory)) < 0 and owner(directory) == claim:
+        if monotonic() > deadline:
+            raise MinirunError(f"cgroup {directory}", "another container is being made in it", "try it again")
+        select.select([], [], [], 0.005)
+    if descriptor >= 0 and owner(directory) != claim:
+        os.close(descriptor)
+        return -1
+    return descriptor
 
 
 def _refuse_used(directory: str) -> None:
@@ -198,20 +235,29 @@ def _refuse_frozen(directories: list[str]) -> None:
 
 def _remove_unclaimed(directories: list[str]) -> None:
     """Remove what we made and had no time to claim: it is empty, and nobody is at work in it."""
+    lock = _try_lock(directories[0])
+    if lock < 0:
+        return
+    for directory in directories:
+        if not _removed(directory):  # somebody is
+            break
+    os.close(lock)
+
+
+def _try_lock(directory: str) -> int:
+    """Lock a cgroup: the descriptor, or -1 if it is gone or another holds it."""
     import fcntl
 
     try:
-        descriptor = os.open(directories[0], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
-        return
+        return -1
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for directory in directories:
-            os.rmdir(directory)
-    except OSError:  # somebody is, or we had not come that far
-        return
-    finally:
+        return descriptor
+    except BlockingIOError:
         os.close(descriptor)
+        return -1
 
 
 def _in_use(directory: str) -> Conflict:

@@ -64,8 +64,8 @@ class Box:
                 os.makedirs(f"{path}/{below}")
 
     def remove(self) -> None:
-        errors = step.undo_all([step.load(one.record()) for one in self.placement.steps])
         self.placement.settle()
+        errors = step.undo_all([step.load(one.record()) for one in self.placement.steps])
         for process in self.processes:
             process.kill()
             process.communicate()

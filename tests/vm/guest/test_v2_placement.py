@@ -164,7 +164,7 @@ def test_a_limit_below_what_is_in_use_is_refused_if_asked_to_look(box: Box) -> N
     process = box.run('echo 0 > "$1"; data=$(head -c 4000000 /dev/zero | tr "\\0" x); echo in; sleep 100000; :')
     used = int(read(box, "memory.current"))
     assert used > 4000000
-    with pytest.raises(MinirunError, match=r"memory\.limit: 1048576 is not more than what is in use"):
+    with pytest.raises(MinirunError, match=r"memory\.limit: .*1048576.* in use"):
         box.handle.update({"memory": {"limit": MIB, "checkBeforeUpdate": True}})
     assert (read(box, "memory.max"), process.poll()) == ("max", None)
     box.handle.update({"memory": {"limit": used + 64 * MIB, "checkBeforeUpdate": True}})
