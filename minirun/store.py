@@ -45,6 +45,8 @@ def create(path: str, text: str, mode: int = 0o600) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
         write_all(descriptor, text.encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
     finally:
         os.close(descriptor)
 
@@ -56,12 +58,16 @@ def create_whole(path: str, text: str, mode: int = 0o600) -> None:
     """
     folder, name = os.path.split(path)
     directory_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    descriptor = os.open(".", os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, mode, dir_fd=directory_fd)
+    descriptor = -1
     try:
+        descriptor = os.open(".", os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, mode, dir_fd=directory_fd)
         write_all(descriptor, text.encode("utf-8", "backslashreplace"))
         os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=directory_fd)  # open(2), O_TMPFILE, has this idiom
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
     finally:
-        os.close(descriptor)
+        if descriptor >= 0:
+            os.close(descriptor)
         os.close(directory_fd)
 
 

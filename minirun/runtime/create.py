@@ -83,7 +83,7 @@ def create(identity: str, bundle: str, root: str, options: CreateOptions) -> tup
             place = placement.place(config, identity, options.systemd_cgroup, options.rootless)
             steps = [*rootfs.host_steps(config, bundle), *place.steps]
             store.create(f"{container.directory}/config.json", strict_json.dumps(config))
-            os.mkfifo(f"{container.directory}/exec.fifo", 0o600)
+            _make_fifo(f"{container.directory}/exec.fifo")
             store.write_json(f"{container.directory}/plan.json", [s.record() for s in steps])
             step.do_all(steps)
             hooked = bool(config.get("hooks"))
@@ -126,6 +126,13 @@ def claim(container: Bundled) -> Locked:
     except OSError:
         unmark(container)
         raise
+
+
+def _make_fifo(path: str) -> None:
+    try:
+        os.mkfifo(path, 0o600)
+    except OSError as error:  # Python leaves the name out
+        raise OSError(error.errno, error.strerror, path) from None
 
 
 def _exists(container: Bundled) -> Conflict:
