@@ -23,6 +23,10 @@ _PATIENCE = 10.0  # seconds, for another to have made its container
 _NAMES = ("trusted.minirun", "user.minirun")
 
 
+# The locks of the claims that this process makes. Whoever undoes one may have it from a record, as another object.
+_held: dict[str, int] = {}
+
+
 class Claim(Step):
     """Make the container's cgroup in all hierarchies, and make it ours."""
 
@@ -31,7 +35,6 @@ class Claim(Step):
     directories: list[str]
     claim: str
 
-    _lock = -1
     _refused = False
 
     def sh(self) -> str:
@@ -40,7 +43,7 @@ class Claim(Step):
     def do(self) -> None:
         made: list[str] = []
         try:
-            self._lock = _locked(self.directories[0], made)
+            _held[self.claim] = _locked(self.directories[0], made)
             for directory in self.directories[1:]:
                 if cgroup.create(directory):
                     made.append(directory)
@@ -83,9 +86,8 @@ class Claim(Step):
             cgroup.remove(directory)
 
     def release(self) -> None:
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        if self.claim in _held:
+            os.close(_held.pop(self.claim))
 
 
 class Scope(Step):

@@ -64,7 +64,6 @@ class Box:
                 os.makedirs(f"{path}/{below}")
 
     def remove(self) -> None:
-        self.placement.settle()
         errors = step.undo_all([step.load(one.record()) for one in self.placement.steps])
         for process in self.processes:
             process.kill()
