@@ -73,7 +73,7 @@ def _spawn(hook: dict[str, Any], state: bytes, said: int) -> int:
     It gets files and no pipes: it may leave the state unread, or a process behind that keeps them open.
     """
     words = hook.get("args") or [hook["path"]]
-    environment = dict(entry.partition("=")[::2] for entry in hook.get("env") or [])
+    environment = dict(entry.partition("=")[::2] for entry in _environment(hook))
     _inherit_nothing()
     syscalls.keep_children()
     given, null = os.memfd_create("state"), os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
@@ -88,6 +88,17 @@ def _spawn(hook: dict[str, Any], state: bytes, said: int) -> int:
     finally:
         os.close(given)
         os.close(null)
+
+
+def _environment(hook: dict[str, Any], kind: str = "") -> list[str]:
+    """The variables of a hook: its own, or, of one that says nothing about them, those that we were called with.
+
+    Never to a program of the container's: it is not for the image to see what the host keeps there.
+    """
+    own = hook.get("env")
+    if own is None and kind != "startContainer":
+        return [f"{name}={value}" for name, value in os.environ.items()]
+    return own or []
 
 
 def _inherit_nothing() -> None:
@@ -121,7 +132,7 @@ def inside(config: dict[str, Any], state: dict[str, Any]) -> dict[str, list[Op]]
     found = {}
     for kind, status in (("createContainer", "creating"), ("startContainer", "created")):
         if hooks.get(kind):
-            found[kind] = [_state_op({**state, "status": status}), *_hook_ops(hooks[kind])]
+            found[kind] = [_state_op({**state, "status": status}), *_hook_ops(hooks[kind], kind)]
     return found
 
 
@@ -141,10 +152,10 @@ def _state_op(state: dict[str, Any]) -> Op:
     return ["hook-state", f'{head[:-1]}, "pid": ', "}"]
 
 
-def _hook_ops(hooks: list[dict[str, Any]]) -> list[Op]:
+def _hook_ops(hooks: list[dict[str, Any]], kind: str) -> list[Op]:
     ops = []
     for hook in hooks:
         ops += [["hook-arg", word] for word in hook.get("args") or [hook["path"]]]
-        ops += [["hook-env", entry] for entry in hook.get("env") or []]
+        ops += [["hook-env", entry] for entry in _environment(hook, kind)]
         ops.append(["hook", hook["path"], str(hook.get("timeout") or 0)])
     return ops

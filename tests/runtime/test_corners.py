@@ -166,3 +166,18 @@ def test_the_document_may_have_another_name(box: RuntimeHost) -> None:
     box.path(f"{box.bundle}/config.json").rename(folder / "spec.json")
     assert box.oci("run", "--config", "other/spec.json", "box") == "another\n"
     assert "other/none.json: no such file or directory" in box.refused("run", "-f", "other/none.json", "box")
+
+
+@pytest.mark.parametrize(("env", "seen"), [({}, "ours ours none"), ({"env": []}, "none none none")])
+def test_hooks_of_the_hosts_have_the_callers_variables_unless_they_say_others(
+    box: RuntimeHost, env: dict[str, Any], seen: str
+) -> None:
+    box.path("/run/seen").write_text("")
+    shared = {"destination": "/run/seen", "type": "bind", "source": "/run/seen", "options": ["bind"]}
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", "echo ${MARK:-none} >> /run/seen"], **env}
+    kinds = ("createRuntime", "createContainer", "startContainer")
+    mounts = [*config("", SLEEP)["mounts"], shared]
+    box.configure(SLEEP, {"hooks": {kind: [hook] for kind in kinds}, "mounts": mounts})
+    done = box.call("env", "-C", box.bundle, "MARK=ours", OCI, "run", "-d", "box")
+    assert done.returncode == 0, done
+    assert box.path("/run/seen").read_text().split() == seen.split()

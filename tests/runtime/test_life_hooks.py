@@ -75,7 +75,7 @@ def test_their_words_and_environment_are_exactly_theirs(noting: RuntimeHost) -> 
         f"for file in environ cmdline; do /bin/busybox tr '\\0' '|' </proc/self/$file; done >>{NOTES}; echo >>{NOTES}"
     )
     hook = {"path": "/bin/busybox", "args": ["sh", "-c", look, "", "a b", "é"], "env": env}
-    bare = {"path": "/bin/busybox", "args": ["sh", "-c", look]}
+    bare = {"path": "/bin/busybox", "args": ["sh", "-c", look], "env": []}
     configure(noting, {kind: [hook, bare] for kind in KINDS})
     noting.environment["SECRET"] = "1"
     try:
