@@ -143,7 +143,7 @@ def _tell(container: Bundled) -> None:
 
 
 def _say(event: dict[str, Any]) -> None:
-    sys.stdout.write(strict_json.dumps(event) + "\n")
+    sys.stdout.write(_compact(event))
     sys.stdout.flush()
 
 
