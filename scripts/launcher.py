@@ -18,8 +18,12 @@ import sys
 import sysconfig
 from pathlib import Path
 
+# The search for cycles of garbage waits for more than a start makes: else it looks through all that was imported, again
+# and again, for a process that is soon over, which takes one part in twenty of a start.
 LAUNCHER = """#!{python} -IS
+import gc
 import sys
+gc.set_threshold(100000)
 sys.path += {paths!r}
 {load}
 from minirun.cli.main import main
