@@ -24,6 +24,7 @@ static struct {
 	int args, environment;
 	const char *state[2]; /* what stands before and behind the pid in the container's state */
 	int index;            /* of its kind */
+	bool as_program;
 } next;
 
 static int keep(char **list, int *count, char *word)
@@ -50,6 +51,14 @@ static int op_hook_env(struct container *c, char **word)
 	return keep(next.envp, &next.environment, word[0]);
 }
 
+/* hook-as-program: the next hook has the program's variables */
+static int op_hook_as_program(struct container *c, char **word)
+{
+	(void)c, (void)word;
+	next.as_program = true;
+	return 0;
+}
+
 /* hook-state HEAD TAIL: the state that hooks read from standard input; the pid, as it is seen inside, stands between */
 static int op_hook_state(struct container *c, char **word)
 {
@@ -70,15 +79,18 @@ static int state_file(void)
 	return fd;
 }
 
-_Noreturn static void become_hook(const char *path, int input, int said)
+/* It begins in the root that is being made, or, when that is "/", in the program's working directory. */
+_Noreturn static void become_hook(struct container *c, const char *path, int input, int said)
 {
+	if (c->root >= 0 && fchdir(c->root) < 0)
+		_exit(126);
 	int null = open_host("/dev/null", O_RDWR);
 	if ((null >= 0 && dup2(null, 1) < 0) || dup2(said, 2) < 0)
 		_exit(126);
 	setpgid(0, 0); /* so that its children can be killed with it */
 	if (dup2(input, 0) < 0 || syscall(SYS_close_range, 3, ~0U, 0) < 0)
 		_exit(126);
-	execve(path, next.argv, next.envp);
+	execve(path, next.argv, next.as_program ? c->environment : next.envp);
 	dprintf(2, "%s\n", strerror(errno));
 	_exit(errno == ENOENT ? 127 : 126);
 }
@@ -126,9 +138,10 @@ static int op_hook(struct container *c, char **word)
 	if (pid < 0)
 		return -1;
 	if (pid == 0)
-		become_hook(word[0], input, said);
+		become_hook(c, word[0], input, said);
 	int status = end_of(pid, strtol(word[1], NULL, 10));
 	next.args = next.environment = 0;
+	next.as_program = false;
 	next.argv[0] = next.envp[0] = NULL;
 	int error = status > 0 ? ECANCELED : errno;
 	if (status)
@@ -141,9 +154,6 @@ static int op_hook(struct container *c, char **word)
 }
 
 const struct op hook_ops[] = {
-    {"hook-arg", 1, op_hook_arg},
-    {"hook-env", 1, op_hook_env},
-    {"hook-state", 2, op_hook_state},
-    {"hook", 2, op_hook},
-    {NULL, 0, NULL},
+    {"hook-arg", 1, op_hook_arg},     {"hook-env", 1, op_hook_env}, {"hook-as-program", 0, op_hook_as_program},
+    {"hook-state", 2, op_hook_state}, {"hook", 2, op_hook},         {NULL, 0, NULL},
 };

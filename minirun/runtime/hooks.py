@@ -90,15 +90,13 @@ def _spawn(hook: dict[str, Any], state: bytes, said: int) -> int:
         os.close(null)
 
 
-def _environment(hook: dict[str, Any], kind: str = "") -> list[str]:
-    """The variables of a hook: its own, or, of one that says nothing about them, those that we were called with.
+def _environment(hook: dict[str, Any]) -> list[str]:
+    """The variables of a hook of the host's: its own, or, if it says nothing of them, those that we were called with.
 
-    Never to a program of the container's: it is not for the image to see what the host keeps there.
+    A startContainer hook is a program of the container's, and has the variables of that: ours are not for the image.
     """
     own = hook.get("env")
-    if own is None and kind != "startContainer":
-        return [f"{name}={value}" for name, value in os.environ.items()]
-    return own or []
+    return [f"{name}={value}" for name, value in os.environ.items()] if own is None else own
 
 
 def _inherit_nothing() -> None:
@@ -156,6 +154,9 @@ def _hook_ops(hooks: list[dict[str, Any]], kind: str) -> list[Op]:
     ops = []
     for hook in hooks:
         ops += [["hook-arg", word] for word in hook.get("args") or [hook["path"]]]
-        ops += [["hook-env", entry] for entry in _environment(hook, kind)]
+        if kind == "startContainer" and hook.get("env") is None:
+            ops.append(["hook-as-program"])
+        else:
+            ops += [["hook-env", entry] for entry in _environment(hook)]
         ops.append(["hook", hook["path"], str(hook.get("timeout") or 0)])
     return ops

@@ -168,8 +168,8 @@ def test_the_document_may_have_another_name(box: RuntimeHost) -> None:
     assert "other/none.json: no such file or directory" in box.refused("run", "-f", "other/none.json", "box")
 
 
-@pytest.mark.parametrize(("env", "seen"), [({}, "ours ours none"), ({"env": []}, "none none none")])
-def test_hooks_of_the_hosts_have_the_callers_variables_unless_they_say_others(
+@pytest.mark.parametrize(("env", "seen"), [({}, "ours ours theirs"), ({"env": []}, "none none none")])
+def test_hooks_have_the_variables_of_the_caller_or_of_the_program_unless_they_say_others(
     box: RuntimeHost, env: dict[str, Any], seen: str
 ) -> None:
     box.path("/run/seen").write_text("")
@@ -177,7 +177,15 @@ def test_hooks_of_the_hosts_have_the_callers_variables_unless_they_say_others(
     hook = {"path": "/bin/sh", "args": ["sh", "-c", "echo ${MARK:-none} >> /run/seen"], **env}
     kinds = ("createRuntime", "createContainer", "startContainer")
     mounts = [*config("", SLEEP)["mounts"], shared]
-    box.configure(SLEEP, {"hooks": {kind: [hook] for kind in kinds}, "mounts": mounts})
+    box.configure(
+        SLEEP, {"hooks": {kind: [hook] for kind in kinds}, "mounts": mounts}, env=["PATH=/bin", "MARK=theirs"]
+    )
     done = box.call("env", "-C", box.bundle, "MARK=ours", OCI, "run", "-d", "box")
     assert done.returncode == 0, done
     assert box.path("/run/seen").read_text().split() == seen.split()
+
+
+def test_a_create_container_hook_begins_in_the_root_that_is_being_made(box: RuntimeHost) -> None:
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", "mkdir -p srv && mount -t tmpfs mark srv && touch srv/here"]}
+    box.configure(["ls", "/srv"], {"hooks": {"createContainer": [{**hook, "env": ["PATH=/bin:/usr/bin"]}]}})
+    assert box.oci("run", "box") == "here\n"
