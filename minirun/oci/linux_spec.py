@@ -89,9 +89,12 @@ def _seccomp(value: dict[str, Any]) -> None:
     listener = value.get("listenerPath")
     if value.get("listenerMetadata") and not listener:
         raise Wrong("needs listenerPath", "listenerMetadata")
-    for index, rule in enumerate(() if listener else value.get("syscalls") or ()):
-        if rule["action"] == "SCMP_ACT_NOTIFY":
+    for index, rule in enumerate(value.get("syscalls") or ()):
+        if rule["action"] == "SCMP_ACT_NOTIFY" and not listener:
             raise Wrong("SCMP_ACT_NOTIFY needs listenerPath", "syscalls", index, "action")
+        if rule["action"] == "SCMP_ACT_NOTIFY" and "write" in rule["names"]:
+            # The one who would answer is told of by a write.
+            raise Wrong("SCMP_ACT_NOTIFY cannot be used for the write syscall", "syscalls", index, "names")
 
 
 _SECCOMP = {

@@ -40,7 +40,12 @@ def listener(profile: dict[str, Any], descriptor: int, pid: int, state: dict[str
         raise StepFailed("the container's seccomp listener", "is none of the kernel's")
     metadata, path = profile.get("listenerMetadata") or "", profile["listenerPath"]
     document = {"ociVersion": defaults.VERSION, "fds": ["seccompFd"], "pid": pid, "metadata": metadata, "state": state}
-    _send(path, strict_json.dumps(document).encode(), descriptor, "linux.seccomp.listenerPath")
+    _send(
+        path,
+        strict_json.dumps(document).encode(),
+        descriptor,
+        "failed to connect with seccomp agent: linux.seccomp.listenerPath",
+    )
 
 
 def pidfd(path: str, pid: int) -> None:

@@ -189,3 +189,18 @@ def test_a_create_container_hook_begins_in_the_root_that_is_being_made(box: Runt
     hook = {"path": "/bin/sh", "args": ["sh", "-c", "mkdir -p srv && mount -t tmpfs mark srv && touch srv/here"]}
     box.configure(["ls", "/srv"], {"hooks": {"createContainer": [{**hook, "env": ["PATH=/bin:/usr/bin"]}]}})
     assert box.oci("run", "box") == "here\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("write", "linux.seccomp.syscalls[0].names: SCMP_ACT_NOTIFY cannot be used for the write syscall"),
+        ("mount", "failed to connect with seccomp agent: linux.seccomp.listenerPath /run/no-agent: no such file"),
+    ],
+)
+def test_a_listener_that_cannot_be(box: RuntimeHost, name: str, why: str) -> None:
+    rule = {"names": [name], "action": "SCMP_ACT_NOTIFY"}
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/no-agent", "syscalls": [rule]}
+    document = config(f"{box.cgroup}/c", SLEEP)
+    box.configure(SLEEP, {"linux": {**document["linux"], "seccomp": profile}})
+    assert why.lower() in box.refused("create", "box").lower()
