@@ -65,6 +65,7 @@ WRONG: dict[tuple[str, ...], str] = {
     ("create", "--bundle", "/dev/null", "x"): "",
     ("create", "--bundle", "/" + "x" * 5000, "x"): "",
     ("create", "--bundle"): "needs a value",
+    ("--cgroup-manager", "disabled", "create", "x"): "needs its cgroup",
     ("create", "-Z", "x"): "unknown option -Z",
     ("create", "--preserve-fds", "many", "x"): "--preserve-fds",
     ("create", "--preserve-fds", "-1", "x"): "--preserve-fds",

@@ -11,7 +11,7 @@ from minirun.cli.arguments import Option, Values
 from minirun.cli.arguments import store as put
 from minirun.cli.oci import settings
 from minirun.cli.oci.verb import Verb, check_id, natural, one_id
-from minirun.errors import UsageError
+from minirun.errors import Unsupported, UsageError
 from minirun.linux import syscalls
 from minirun.runtime import container as runtime
 from minirun.runtime import create, process
@@ -59,6 +59,10 @@ CREATE_DEFAULTS = {
 
 def create_options(target: Values) -> create.CreateOptions:
     """What ``runtime.create`` is told, from the command line."""
+    if target.manager == "disabled":
+        raise Unsupported(
+            "--cgroup-manager disabled", "a container needs its cgroup to be ended as a whole", "leave it out"
+        )
     options = create.CreateOptions()
     options.pid_file, options.console_socket, options.config = target.pid_file, target.console_socket, target.config
     options.no_pivot, options.no_new_keyring = target.no_pivot, target.no_new_keyring
