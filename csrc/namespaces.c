@@ -43,11 +43,10 @@ static int op_enter(struct container *c, char **word)
 	return setns(c->control + 2, (int)strtoul(word[0], NULL, 16)) < 0 ? -1 : close(c->control + 2);
 }
 
-/* inside: the root that is there becomes the root of what follows; for a process that entered a container */
+/* inside PATH: a root that is there, "/" or that of a process, becomes the root of what follows; for who enters one */
 static int op_inside(struct container *c, char **word)
 {
-	(void)word;
-	c->root = open_host("/", O_PATH | O_DIRECTORY);
+	c->root = open_host(word[0], O_PATH | O_DIRECTORY);
 	return c->root < 0 ? -1 : 0;
 }
 
@@ -128,7 +127,7 @@ static int op_domainname(struct container *c, char **word)
 }
 
 const struct op namespace_ops[] = {
-    {"join", 2, op_join},         {"unshare", 1, op_unshare},       {"enter", 1, op_enter},   {"inside", 0, op_inside},
+    {"join", 2, op_join},         {"unshare", 1, op_unshare},       {"enter", 1, op_enter},   {"inside", 1, op_inside},
     {"fork", 1, op_fork},         {"be-root", 0, op_be_root},       {"cgroup", 1, op_cgroup}, {"write", 2, op_write},
     {"hostname", 1, op_hostname}, {"domainname", 1, op_domainname}, {NULL, 0, NULL},
 };

@@ -95,7 +95,7 @@ static int op_console_device(struct container *c, char **word)
 	int parent = open_inside(c, "dev", O_PATH | O_DIRECTORY, 0x10 | 0x04);
 	if (parent < 0)
 		return -1;
-	int file = openat(parent, "console", O_CREAT | O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY, 0600);
+	int file = openat(parent, "console", O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
 	if (file >= 0)
 		close(file);
 	int target = openat(parent, "console", O_PATH | O_NOFOLLOW | O_CLOEXEC);
@@ -466,6 +466,10 @@ static int op_wait(struct container *c, char **word)
 	(void)word;
 	char byte;
 	struct pollfd fifo = {.fd = c->fifo, .events = POLLIN};
+	if (c->fifo < 0) {
+		errno = EBADF;
+		return -1;
+	}
 	do {
 		if (poll(&fifo, 1, -1) < 0 && errno != EINTR)
 			return -1;

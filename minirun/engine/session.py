@@ -113,7 +113,7 @@ def _ops(container: Container, config: dict[str, Any], process: dict[str, Any]) 
         *([["cgroup", path] for path in joined]),
         *([["filter", filter_path]] if filter_path else []),
         ["enter", f"{flags:x}"],
-        ["inside"],
+        ["inside", "/"],
         ["keyring", "minirun"],
         *([["console", uid]] if process["terminal"] else [["own-stdio", uid]]),
         *init_ops.identity_ops(config, process, setting),

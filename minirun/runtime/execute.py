@@ -95,7 +95,7 @@ def _spawn(
 ) -> int:
     group = placement.load(kept["cgroup"])
     joins, born = group.joins(options.cgroups, kept["pid"])
-    ops, program = _ops(config, wanted, joins, kept["enter"], options), wanted["args"]
+    ops, program = _ops(config, wanted, joins, kept, options), wanted["args"]
     init, words = syscalls.sealed_copy(process.INIT), process.memory_file("ops", init_ops.words(ops, program))
     cgroup = os.open(born, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if born else -1
     pid, pidfd, control = syscalls.spawn(0, init, words, (0, 1, 2), options.preserve_fds, cgroup, target)
@@ -109,6 +109,10 @@ def _spawn(
 
     try:
         talk.until_ready({Message.CONSOLE: console, Message.LISTENER: listener})
+        if "mount" not in kept["enter"] and syscalls.ended(
+            [target], 0
+        ):  # by its number we may have found another's root
+            raise _ended(container)
         if options.pid_file:
             store.write(options.pid_file, str(talk.pid), 0o644)
         talk.go_on()
@@ -123,8 +127,10 @@ def _spawn(
 
 
 def _ops(
-    config: dict[str, Any], wanted: dict[str, Any], joins: list[str], kinds: list[str], options: ExecOptions
+    config: dict[str, Any], wanted: dict[str, Any], joins: list[str], kept: dict[str, Any], options: ExecOptions
 ) -> list[Op]:
+    kinds: list[str] = kept["enter"]
+    mounts = "mount" in kinds  # else the root is by chroot(2) what it is: that of the first process
     profile = (config.get("linux") or {}).get("seccomp")
     filter_path = seccomp.filter_path(profile) if profile else None
     setting = init_ops.Setting([], joins, filter_path, [["ready"]])
@@ -141,10 +147,11 @@ def _ops(
         *([["filter", filter_path]] if filter_path else []),
         *init_ops.oom_score(wanted, options.rootless),
         *init_ops.label_ops(wanted),
+        *([] if mounts else [["inside", f"/proc/{kept['pid']}/root"]]),
         ["enter", f"{sum(security.NAMESPACES[kind] for kind in kinds):x}"],
         *([["be-root"]] if "user" in kinds else []),
         ["undumpable"],
-        ["inside"],
+        ["inside", "/"] if mounts else ["chroot"],
         ["keyring", "minirun"],
         *(init_ops.terminal(wanted, uid, device=False) if wanted.get("terminal") else [["own-stdio", uid]]),
         *(init_ops.BORN if early else ()),

@@ -24,7 +24,7 @@ box, how = Bundled("box", sys.argv[1]), sys.argv[2]
 kept, config = box.kept(), box.config()
 joins, born = placement.load(kept["cgroup"]).joins("")
 wanted = {**config["process"], "args": ["/bin/true"]}
-ops = execute._ops(config, wanted, joins, kept["enter"], execute.ExecOptions())
+ops = execute._ops(config, wanted, joins, kept, execute.ExecOptions())
 if how == "dumpable":
     ops = [op for op in ops if op != ["undumpable"]]
 if how == "early":

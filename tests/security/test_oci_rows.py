@@ -100,6 +100,18 @@ def test_e04_a_program_has_the_descriptors_it_was_promised(box: Vault) -> None:
     assert "3" in seen(*entering, *listing)  # the control: another way in brings it along
 
 
+def test_e04_exec_has_the_root_of_a_container_without_a_mount_namespace(box: Vault) -> None:
+    document = box.write(["/bin/sleep", "1000"], USUAL)
+    document["mounts"] = []
+    document["linux"]["namespaces"] = [entry for entry in document["linux"]["namespaces"] if entry["type"] != "mount"]
+    box.save(document)
+    box.oci("run", "-d", "box")
+    assert box.oci("exec", "box", "/bin/test", "!", "-e", "/run/canary") == ""
+    box.oci("delete", "--force", "box")
+    box.write(["/bin/test", "!", "-e", "/run/canary"], USUAL)
+    box.oci("run", "box")
+
+
 def test_e06_an_image_whose_dev_is_a_link(box: Vault) -> None:
     """Without a mount on /dev what belongs there is made in the image's own; Debian's runc 1.1.5 follows the link."""
     document = box.write(["/bin/true"], USUAL)
