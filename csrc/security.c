@@ -319,7 +319,7 @@ static int op_filter(struct container *c, char **word)
 {
 	(void)c;
 	struct stat st;
-	int fd = open_host(word[0], O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	int fd = open_host(word[0], O_RDONLY | O_NONBLOCK | O_NOFOLLOW);
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return -1;
 	size_t size = (size_t)st.st_size;
