@@ -763,7 +763,11 @@ int main(int argc, char **argv)
 	loop();
 	siginfo_t info = {0};
 	int status = 0;
-	if (waitpid(child_pid, &status, __WALL) < 0 && waitid(P_PIDFD, (id_t)child.pidfd, &info, WEXITED) < 0)
+	/* One whose tracer does not let go of it is dead without a status. */
+	int n = waitpid(child_pid, &status, __WALL | (ended ? WNOHANG : 0));
+	if (n == 0)
+		status = SIGKILL;
+	else if (n < 0 && waitid(P_PIDFD, (id_t)child.pidfd, &info, WEXITED) < 0)
 		status = 125 << 8;
 	finish(status);
 	return 0;

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 _PATIENCE = 2  # seconds
+_KILL = 9
+_MOST_MESSAGES = 100
 _LISTENED = 8  # SECCOMP_FILTER_FLAG_NEW_LISTENER, seccomp(2)
 _WITH_DESCRIPTOR = (Message.CONSOLE, Message.LISTENER, Message.SAID)
 
@@ -80,7 +82,9 @@ class Dialogue:
         could keep it open; so there is an end to our patience.
         """
         process.end_child(self.pid)
-        while syscalls.ended([self.control], _PATIENCE) and (message := syscalls.receive(self.control)):
+        for _ in range(_MOST_MESSAGES):
+            if not syscalls.ended([self.control], _PATIENCE) or not (message := syscalls.receive(self.control)):
+                break
             for descriptor in message.descriptors:
                 os.close(descriptor)
             if message.type == Message.BORN and self._is_our_child(message.sender):
@@ -114,7 +118,8 @@ class Dialogue:
                 self.go_on()
         finally:
             if message.type == Message.BORN:
-                process.end_child(before)  # it has nothing more to do
+                os.kill(before, _KILL)  # it has nothing more to do, and nobody inside could see it
+                os.waitpid(before, 0)
 
 
 def _announced(op: Sequence[str]) -> tuple[int, int] | None:

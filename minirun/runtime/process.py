@@ -247,9 +247,15 @@ def end(pid: int, start: int) -> None:
 
 
 def end_child(pid: int) -> None:
-    """SIGKILL to a child that nobody has waited for, whose number is therefore still its, and wait for it."""
+    """SIGKILL to a child that nobody has waited for, whose number is therefore still its, until it is dead.
+
+    One that is traced stays a zombie until its tracer lets go of it, which is not ours to wait for.
+    """
     os.kill(pid, 9)
-    os.waitpid(pid, 0)
+    pidfd = syscalls.pidfd_open(pid)
+    syscalls.ended([pidfd])
+    os.close(pidfd)
+    os.waitpid(pid, os.WNOHANG)
 
 
 def now() -> str:

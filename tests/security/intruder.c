@@ -298,7 +298,16 @@ static int from_script(int control)
 			(void)!read(control, room, sizeof room);
 		else if (!strcmp(word, "stay"))
 			stay(control);
-		else if (!strcmp(word, "child") && fork() > 0)
+		else if (!strcmp(word, "traced")) {
+			char byte;
+			int pair[2];
+			if (pipe(pair) == 0 && fork() == 0) {
+				ptrace(PTRACE_SEIZE, getppid(), 0, 0);
+				(void)!write(pair[1], "", 1);
+				stay(control);
+			}
+			(void)!read(pair[0], &byte, 1);
+		} else if (!strcmp(word, "child") && fork() > 0)
 			stay(control);
 		else if (!strcmp(word, "sibling") &&
 			 syscall(SYS_clone, CLONE_PARENT | SIGCHLD, NULL, NULL, NULL, NULL) > 0)

@@ -120,6 +120,14 @@ def test_e10_a_message_of_the_wrong_size(liar: int, size: int) -> None:
     assert "ended before" in spoken(liar, PLAIN, "open /dev/null", "short 0", "stay")  # it may say that it goes
 
 
+def test_e10_nobody_waits_for_one_that_a_tracer_holds(liar: int) -> None:
+    """It is dead, and stays a zombie until its tracer looks; which ends when we close."""
+    assert "no reason to say" in spoken(liar, PLAIN, "traced", "send 99 0 0", "stay")
+    monitor = Monitor(liar, "traced", f"send {READY} 0 0", "stay")
+    assert monitor.hears().type == Message.CREATED
+    monitor.ends()
+
+
 # --- the engine's monitor ---
 
 
