@@ -157,8 +157,9 @@ def identity_ops(config: dict[str, Any], process: dict[str, Any], setting: Setti
         # listens to must be there while our spawner can still hand the listener on.
         *(last if listened else []),
         *setting.start,
-        *setting.hooks.get("startContainer", ()),
+        # A startContainer hook is a program of the container's: what binds those binds it.
         *([] if listened else last),
+        *setting.hooks.get("startContainer", ()),
     ]
 
 

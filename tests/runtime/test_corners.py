@@ -204,3 +204,16 @@ def test_a_listener_that_cannot_be(box: RuntimeHost, name: str, why: str) -> Non
     document = config(f"{box.cgroup}/c", SLEEP)
     box.configure(SLEEP, {"linux": {**document["linux"], "seccomp": profile}})
     assert why.lower() in box.refused("create", "box").lower()
+
+
+@pytest.mark.parametrize("no_new_privileges", [True, False])
+def test_the_filter_binds_start_container_hooks_too(box: RuntimeHost, no_new_privileges: bool) -> None:
+    profile = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}],
+    }
+    document = config(f"{box.cgroup}/c", SLEEP)
+    hook = {"path": "/bin/busybox", "args": ["mkdir", "/made"]}
+    change = {"linux": {**document["linux"], "seccomp": profile}, "hooks": {"startContainer": [hook]}}
+    box.configure(["true"], change, noNewPrivileges=no_new_privileges)
+    assert "Operation not supported" in box.refused("run", "box")
