@@ -242,6 +242,7 @@ def test_the_end_of_one_leaves_the_next_at_the_same_place_alone(parent: str) -> 
     first.placement.settle()
     second = Box(f"{parent}/again").make()
     process = second.run()
+    second.placement.settle()
     assert step.undo_all(first.placement.steps) == []
     assert process.poll() is None
     second.remove()
