@@ -21,11 +21,11 @@ def test_the_programs_exit_code_is_ours(host: Machine, code: int) -> None:
 @pytest.mark.parametrize(
     ("program", "code", "text"),
     [
-        ("/etc/nothing", 127, "not found"),
+        ("/etc/nothing", 127, "no such file"),
         ("no-such-program", 127, "not found"),
         ("/etc/hostname", 126, "permission denied"),
         ("/etc", 126, "permission denied"),
-        ("/bin/sh/x", 127, "not found"),
+        ("/bin/sh/x", 127, "no such file"),
         ("", 127, "not found"),
     ],
 )
