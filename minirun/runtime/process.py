@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from minirun import store
-from minirun.errors import CommandNotExecutable, CommandNotFound, StepFailed
+from minirun.errors import CommandNotExecutable, CommandNotFound, MinirunError, StepFailed
 from minirun.linux import syscalls
 from minirun.linux.syscalls import Message
 from minirun.runtime import init_ops
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any, NoReturn
 
+_PATIENCE = 10  # seconds
 _EPERM, _ENOENT, _ENOTDIR, _ETIME, _ECANCELED = 1, 2, 20, 62, 125
 
 LIBEXEC = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "libexec")
@@ -234,14 +235,18 @@ def send(pid: int, start: int, signal: int) -> bool:
 
 
 def end(pid: int, start: int) -> None:
-    """SIGKILL to the process that started then, and wait until it is dead."""
+    """SIGKILL to the process that started then, and wait until it is dead.
+
+    The first process of a PID namespace cannot end before every other there has been reaped, and one that was born by
+    `exec` is reaped outside: by whoever called that, and may be stopped.
+    """
     try:
         pidfd = syscalls.pidfd_open(pid)
     except ProcessLookupError:
         return
     try:
-        if send(pid, start, 9):
-            syscalls.ended([pidfd])
+        if send(pid, start, 9) and not syscalls.ended([pidfd], _PATIENCE):
+            raise MinirunError(f"process {pid}", "was killed and does not end", "its zombies wait for their parents")
     finally:
         os.close(pidfd)
 

@@ -162,7 +162,7 @@ def test_users_are_numbers_that_nobody_must_know(box: RuntimeHost) -> None:
 
 
 def test_names_that_mean_something_to_us(box: RuntimeHost) -> None:
-    for name in ("state.json", "process", "exec.fifo", ".hidden", "a" * 200):
+    for name in ("state.json", ".hidden", "a" * 200):
         box.oci("create", name)
         assert box.oci("list", "-q").split() == [name]
         box.oci("delete", name)

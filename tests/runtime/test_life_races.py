@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import tempfile
@@ -10,7 +11,7 @@ import pytest
 
 from tests.fakehost import TIMEOUT
 from tests.lifecycle.machine import until
-from tests.runtime.bundles import RuntimeHost, one_line
+from tests.runtime.bundles import SLEEP, RuntimeHost, config, one_line
 
 ROUNDS = int(os.environ.get("MINIRUN_TEST_ROUNDS", "1"))
 EITHER, BOTH = {(True, False), (False, True)}, {(True, True)}
@@ -60,10 +61,11 @@ def ready(box: RuntimeHost, state: str) -> None:
 class Command:
     """One of the two. What it says goes to a file: the container that it leaves behind would keep a pipe open."""
 
-    def __init__(self, box: RuntimeHost, name: str) -> None:
+    def __init__(self, box: RuntimeHost, name: str, *words: str) -> None:
         self.name, self.said = name, tempfile.TemporaryFile("w+")
-        words = WORDS.get(name, [name, "box"])
-        self.process = box.spawn(*words, stdout=subprocess.DEVNULL, stderr=self.said)
+        self.process = box.spawn(
+            *(words or WORDS.get(name, [name, "box"])), stdout=subprocess.DEVNULL, stderr=self.said
+        )
 
     def succeeded(self) -> bool:
         """Whether it did; if not, it has said why in one line, unless its process was killed with the container."""
@@ -90,3 +92,15 @@ def test_two_at_once(box: RuntimeHost, pair: str) -> None:
         assert tuple(succeeded) in allowed, pair
         box.oci("delete", "--force", "box")
         until(lambda: box.leftovers() == [], "nothing left")
+
+
+def test_many_at_once_in_one_root(box: RuntimeHost) -> None:
+    """Each create looks for what dead ones have left, and must leave alone what the living are making."""
+    document = config("", SLEEP)
+    del document["linux"]["cgroupsPath"]  # so each has its own
+    box.path(f"{box.bundle}/config.json").write_text(json.dumps(document))
+    for verb in ("create", "start", "delete!"):
+        words = WORDS.get(verb, [verb, "box"])[:-1]
+        commands = [Command(box, verb, *words, f"box{number}") for number in range(12)]
+        assert all(command.succeeded() for command in commands)
+    until(lambda: box.leftovers() == [], "nothing left")
