@@ -228,8 +228,9 @@ class Bundled:
         kept = self._read("state.json", force)
         if kept:
             group = placement.load(kept["cgroup"])
-            if group.frozen():
-                group.freeze(False)  # a frozen process of v1 dies when it thaws
+            if group.frozen():  # a frozen process of v1 dies when it thaws: told before, it does nothing else
+                process.send(kept["pid"], kept["start"], _SIGKILL)
+                group.freeze(False)
             process.end(kept["pid"], kept["start"])
         plan = self._read("plan.json", force) or []
         errors = step.undo_all([step.load(record) for record in plan])  # a cgroup's undo kills what is still in it
