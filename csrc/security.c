@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/personality.h>
+#include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -459,6 +460,13 @@ static int op_report(struct container *c, char **word)
 	return c->report < 0 ? -1 : 0;
 }
 
+static const int ending[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+
+static void end_by(int number)
+{
+	_exit(128 + number);
+}
+
 /* wait: until a byte comes through the fifo. It stays open until the program is executed: so whoever sent the byte, and
  * holds the other end, learns when that is. */
 static int op_wait(struct container *c, char **word)
@@ -470,6 +478,10 @@ static int op_wait(struct container *c, char **word)
 		errno = EBADF;
 		return -1;
 	}
+	/* The kernel keeps from a first process what it has no handler for; one that only waits need not outlive them. The
+	 * exec puts all back. */
+	for (size_t i = 0; i < sizeof ending / sizeof *ending; i++)
+		signal(ending[i], end_by);
 	do {
 		if (poll(&fifo, 1, -1) < 0 && errno != EINTR)
 			return -1;

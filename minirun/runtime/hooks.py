@@ -64,7 +64,11 @@ def _run(hook: dict[str, Any], state: bytes, watched: int) -> str:
 def reason(code: int, said: bytes) -> str:
     """How a hook ended (an exit code, or a signal below 0), with the first line of what it said."""
     first = said.decode("utf-8", "replace").strip().partition("\n")[0]
-    return f"{f'exit code {code}' if code >= 0 else f'signal {-code}'}: {first}".rstrip(": ")
+    if code >= 0:
+        return f"exit code {code}: {first}".rstrip(": ")
+    from _signal import strsignal
+
+    return f"signal {-code}, {(strsignal(-code) or 'unknown').lower()}: {first}".rstrip(": ")
 
 
 def _spawn(hook: dict[str, Any], state: bytes, said: int) -> int:

@@ -217,3 +217,19 @@ def test_the_filter_binds_start_container_hooks_too(box: RuntimeHost, no_new_pri
     change = {"linux": {**document["linux"], "seccomp": profile}, "hooks": {"startContainer": [hook]}}
     box.configure(["true"], change, noNewPrivileges=no_new_privileges)
     assert "Operation not supported" in box.refused("run", "box")
+
+
+@pytest.mark.parametrize("name", ["TERM", "INT"])
+def test_a_created_container_ends_by_what_would_end_a_program(box: RuntimeHost, name: str) -> None:
+    box.oci("create", "box")
+    first = os.pidfd_open(box.told()["pid"])
+    box.oci("kill", "box", name)
+    assert select.select([first], [], [], TIMEOUT)[0]
+    os.close(first)
+    assert box.told()["status"] == "stopped"
+
+
+def test_a_program_has_no_handler_of_inits(box: RuntimeHost) -> None:
+    box.configure(["cat", "/proc/self/status"])
+    caught = [line for line in box.oci("run", "box").splitlines() if line.startswith(("SigCgt:", "SigIgn:"))]
+    assert [int(line.split()[1], 16) for line in caught] == [0, 0]

@@ -94,7 +94,7 @@ def test_their_words_and_environment_are_exactly_theirs(noting: RuntimeHost) -> 
 
 FAILURES = {
     "exit": (sh("echo 'so: it is' >&2; echo more >&2; exit 3"), "exit code 3: so: it is"),
-    "signal": (sh("kill -9 $$"), "signal 9"),
+    "signal": (sh("kill -9 $$"), "signal 9, killed"),
     "missing": ({"path": "/no/such"}, "no such file or directory"),
     "not executable": ({"path": "/dev"}, "permission denied"),
     "time": (sh("echo begun >&2; exec sleep 1000", timeout=1), "did not end within 1 s"),
