@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
@@ -10,6 +11,12 @@ import pytest
 EXPECTED_SKIPS: tuple[str, ...] = ("User-mode Linux ",)
 
 _unexpected: list[str] = []
+
+# nohup(1), or a shell that puts us into its background, ignores some signals; what we start would, too, and a test that
+# compares processes would find that.
+for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.SIG_DFL)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
