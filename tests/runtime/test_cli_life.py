@@ -11,7 +11,7 @@ import pytest
 from tests.fakehost import TIMEOUT
 from tests.lifecycle.machine import open_files, until
 from tests.lifecycle.terminal import terminal
-from tests.runtime.bundles import OCI, SLEEP, RuntimeHost, one_line
+from tests.runtime.bundles import OCI, SLEEP, RuntimeHost, config, one_line
 
 
 def test_from_create_to_delete(box: RuntimeHost) -> None:
@@ -238,3 +238,18 @@ def test_checkpoint_and_restore_without_criu(box: RuntimeHost) -> None:
         done = box.call("env", "-C", box.bundle, "PATH=/nowhere", OCI, *words)
         assert done.returncode == 1 and "criu" in one_line(done.stderr)
     assert box.told()["status"] == "running"
+
+
+def test_without_a_mount_namespace_the_mounts_are_the_hosts_until_delete(box: RuntimeHost) -> None:
+    document = config(f"{box.cgroup}/c", SLEEP)
+    kept = [entry for entry in document["linux"]["namespaces"] if entry["type"] != "mount"]
+    data = {"destination": "/data of mine", "type": "bind", "source": "/etc", "options": ["rbind", "ro"]}
+    linux = document["linux"] | {"namespaces": kept}
+    box.configure(SLEEP, {"linux": linux, "mounts": [*document["mounts"], data]})
+    before = box.run(["cat", "/proc/self/mountinfo"]).stdout
+    box.oci("create", "box")
+    box.oci("start", "box")
+    assert box.oci("exec", "box", "sh", "-c", "pwd; ls -d '/data of mine'/passwd") == "/\n/data of mine/passwd\n"
+    assert box.run(["cat", "/proc/self/mountinfo"]).stdout != before
+    box.oci("delete", "--force", "box")
+    assert box.run(["cat", "/proc/self/mountinfo"]).stdout == before

@@ -387,7 +387,6 @@ NAMESPACE = {"pid": 0, "network": 1, "mount": 2, "ipc": 3, "uts": 4, "user": 5, 
         ("uts", ["hostname", "domainname"], "linux.sysctl['kernel.domainname']"),
         ("mount", [], "linux.maskedPaths"),
         ("mount", ["linux/maskedPaths"], "linux.readonlyPaths"),
-        ("mount", ["linux/maskedPaths", "linux/readonlyPaths"], "mounts"),
         ("user", [], "linux.uidMappings"),
         ("user", ["linux/uidMappings"], "linux.gidMappings"),
         (
