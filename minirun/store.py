@@ -27,8 +27,11 @@ _CHUNK = 1 << 16
 def write(path: str, text: str, mode: int = 0o600) -> None:
     """Replace the file at ``path`` by ``text`` (UTF-8) in one rename."""
     temporary = f"{path}.{os.getpid()}"
-    create(temporary, text, mode)
-    os.rename(temporary, path)
+    try:
+        create(temporary, text, mode)
+        os.rename(temporary, path)
+    except OSError as error:  # who reads it does not know the temporary name
+        raise OSError(error.errno, error.strerror, path) from None
 
 
 def write_all(descriptor: int, data: bytes) -> None:
@@ -83,6 +86,8 @@ def read(path: str) -> str | None:
         while len(chunks[-1]) == _CHUNK or (chunks[-1] and path.startswith("/proc/")):
             chunks.append(os.read(descriptor, _CHUNK))
         return b"".join(chunks).decode("utf-8", "surrogateescape")
+    except OSError as error:  # a directory, for one: read(2) does not know the name
+        raise OSError(error.errno, error.strerror, path) from None
     finally:
         os.close(descriptor)
 

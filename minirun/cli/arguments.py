@@ -115,7 +115,7 @@ def _short(word: str, table: dict[str, Option], words: list[str], target: Any) -
 
 def help_text(usage: str, summary: str, options: Sequence[Option], examples: Sequence[str] = ()) -> str:
     """What ``--help`` prints."""
-    lines = [f"usage: minirun {usage}", "", summary]
+    lines = [f"usage: minirun {usage}".rstrip(), "", summary]
     if options:
         rows = [
             (", ".join(option.names) + (f" {option.value}" if option.value else ""), option.help) for option in options

@@ -24,7 +24,7 @@ def number(text: str, null: bool = False) -> int:
     name = name if name.startswith("SIG") else f"SIG{name}"
     known = NUMBERS.get(name) or _realtime(name)
     if not known or "_" in name:
-        raise UsageError(f"signal {text!r}", "unknown", "a name such as TERM, or a number from 1 to 64")
+        raise UsageError(f"signal {text!r}", "unknown", "a name such as TERM, or a number up to 64")
     return known
 
 

@@ -83,7 +83,9 @@ def walk(value: Any, shape: Shape) -> None:
         if type(value) is not str:
             raise _of_type("str", value)
         if value not in shape:
-            raise expected(f"one of {', '.join(sorted(shape))}" if len(shape) < 10 else "a name that is known", value)
+            raise expected(
+                f"one of {', '.join(sorted(shape - {''}))}" if len(shape) < 10 else "a name that is known", value
+            )
     elif kind is type:
         if type(value) is not shape:
             raise _of_type(shape.__name__, value)

@@ -170,8 +170,12 @@ class Bundled:
             placement.load(self._demand("created", "running", "paused")["cgroup"]).update(resources)
 
     def processes(self) -> list[int]:
-        """The pids of all processes, as the host knows them."""
-        return placement.load(self.kept()["cgroup"]).processes()
+        """The pids of all processes, as the host knows them; without a cgroup, those of its PID namespace."""
+        kept = self.kept()
+        group = placement.load(kept["cgroup"])
+        if group.directories or not kept["ends_all"] or not process.is_alive(kept["pid"], kept["start"]):
+            return group.processes()
+        return process.together(kept["pid"])
 
     def stats(self) -> dict[str, Any]:
         """What the container uses. Raises Conflict if it is stopped."""

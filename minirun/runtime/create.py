@@ -62,12 +62,13 @@ def _say_nothing(text: str) -> None:
 def read_config(bundle: str, options: CreateOptions) -> dict[str, Any]:
     """The document of a bundle. Raises InvalidDocument, NotFound, and Unsupported for what this machine has not."""
     path, warn = os.path.join(bundle, options.config), options.log
-    config: dict[str, Any] | None = store.read_json(path)
-    if config is None:
+    text = store.read(path)
+    if text is None:
         raise NotFound(path, "no such file or directory", "name the bundle's directory with --bundle")
+    config: dict[str, Any] = strict_json.loads(text, path)
     for warning in runtime_spec.check(config):
         warn(warning)
-    demands.check(config, warn)
+    demands.check(config, options.rootless, warn)
     return config
 
 

@@ -18,9 +18,13 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def check(config: dict[str, Any], warn: Callable[[str], None]) -> None:
+def check(config: dict[str, Any], rootless: bool, warn: Callable[[str], None]) -> None:
     """Raise Unsupported for what is missing; leave out of ``config`` what the runtime-spec only wants a warning for."""
     linux, kinds = config.get("linux") or {}, namespaces.kinds(config)
+    if rootless and "user" not in kinds and os.geteuid() != 0:
+        raise Unsupported(
+            "linux.namespaces", "without root it takes one of type user", "see `minirun-oci spec --rootless`"
+        )
     check_process(config["process"], bool(kinds) and kinds.get("user") == "", warn)
     if linux.get("mountLabel"):
         _demand_selinux("linux.mountLabel")

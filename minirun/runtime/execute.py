@@ -13,13 +13,13 @@ from minirun.errors import Conflict, MinirunError
 from minirun.linux import seccomp, security, syscalls
 from minirun.linux.syscalls import Message
 from minirun.oci import check, process_spec
-from minirun.runtime import handover, init_ops, placement, process
+from minirun.runtime import demands, handover, init_ops, namespaces, placement, process
 from minirun.runtime.container import Bundled
 from minirun.runtime.dialogue import Dialogue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     Op = list[str]
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class ExecOptions:
     """What the command line of ``exec`` says besides the process."""
 
-    __slots__ = ("cgroups", "console_socket", "ignore_paused", "pid_file", "preserve_fds", "rootless")
+    __slots__ = ("cgroups", "console_socket", "ignore_paused", "log", "pid_file", "preserve_fds", "rootless")
 
     def __init__(self) -> None:
         self.pid_file: str | None = None
@@ -36,6 +36,7 @@ class ExecOptions:
         self.preserve_fds = 0
         self.ignore_paused = self.rootless = False
         self.cgroups: Sequence[str] = ()  # below the container's own
+        self.log: Callable[[str], None] = lambda text: None  # is told what is no reason to fail
 
 
 # What a process document that does not speak of it takes over from the container's.
@@ -67,6 +68,7 @@ def execute(container: Bundled, process_document: dict[str, Any], options: ExecO
     if bool(wanted.get("terminal")) != bool(options.console_socket):
         raise Conflict("--console-socket", "it goes with a terminal, and a terminal with it")
     check.demand(wanted, process_spec.PROCESS, "process")
+    demands.check_process(wanted, namespaces.kinds(config).get("user") == "", options.log)
     try:
         target = syscalls.open_process(kept["pid"], kept["start"])
     except ProcessLookupError:

@@ -123,7 +123,9 @@ def expect(control: int, kind: int, ops: Sequence[Sequence[str]], program: Seque
             fail(message.a, message.b, ops, program)
         if message.type == Message.EXITED:
             break
-    raise EndedEarly("the container's process ended before it started", "", "see dmesg for a kill by the kernel")
+    raise EndedEarly(
+        "the container's process ended before it started", "", "too little memory? dmesg tells of a kill by the kernel"
+    )
 
 
 def fail(number: int, error: int, ops: Sequence[Sequence[str]], program: Sequence[str], said: str = "") -> NoReturn:
@@ -142,10 +144,16 @@ def fail(number: int, error: int, ops: Sequence[Sequence[str]], program: Sequenc
         limits = {_ETIME: f"did not end within {op[2]} s", _ECANCELED: said}
         raise hooks.failed(*hooks.place(ops, number), op[1], limits.get(error, why.lower()))
     if op[0] == "cwd" or (op[0] == "mkdir" and error == _ENOTDIR):
-        raise CommandNotExecutable(f"working directory {op[1]!r}", why.lower(), "choose another with -w")
+        raise CommandNotExecutable(f"working directory {op[1]!r}", why.lower(), "choose another one")
     if op[0] == "scheduler" and error == _EPERM:
         cpus = "process scheduler can't be used together with AllowedCPUs, that is linux.resources.cpu.cpus"
         raise StepFailed("process.scheduler", why.lower(), f"it may need CAP_SYS_NICE; a deadline {cpus}")
+    if op[0] == "join":
+        raise StepFailed(f"linux.namespaces: {op[1]}", why.lower())
+    if op[0] == "sysctl":
+        raise StepFailed(
+            f"linux.sysctl: {op[1]} = {op[2]}", "this kernel has none here" if error == _ENOENT else why.lower()
+        )
     if op[0] in ("mount", "tree"):
         from minirun.runtime import mount_errors
 
@@ -213,6 +221,19 @@ def is_alive(pid: int, start: int) -> bool:
         text = None
     fields = text.rpartition(")")[2].split() if text else []
     return bool(fields) and fields[0] not in ("Z", "X") and int(fields[19]) == start
+
+
+def together(pid: int) -> list[int]:
+    """The processes in the PID namespace of ``pid`` that we may look at."""
+    space = os.stat(f"/proc/{pid}/ns/pid").st_ino
+    found = []
+    for name in os.listdir("/proc"):
+        try:
+            if name.isdecimal() and os.stat(f"/proc/{name}/ns/pid").st_ino == space:
+                found.append(int(name))
+        except OSError:  # it is gone, or not for us to see
+            continue
+    return sorted(found)
 
 
 def send(pid: int, start: int, signal: int) -> bool:

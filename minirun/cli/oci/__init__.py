@@ -88,9 +88,9 @@ def _dispatch(argv: Sequence[str], target: Any, log: Log) -> int:
     words = parse(argv, settings.FIRST, target, operands_first=False)
     if target.version:
         return _version()
-    if target.help or not words:
+    if target.help or words[:1] in ([], ["help"]):
         sys.stdout.write(_usage())
-        return 0 if target.help else 1
+        return 0 if target.help or words else 1
     name = words[0]
     if name not in VERBS:
         raise UsageError(f"unknown verb {name!r}", "", "see --help")
@@ -99,7 +99,9 @@ def _dispatch(argv: Sequence[str], target: Any, log: Log) -> int:
     target.__dict__.update(values(verb).__dict__)
     operands = parse(words[1:], [*settings.OPTIONS, *verb.options], target, operands_first=not verb.program)
     if target.help:
-        sys.stdout.write(help_text(f"oci {name} {verb.usage}", VERBS[name][1].capitalize() + ".", verb.options))
+        sys.stdout.write(
+            help_text(f"oci {name} {verb.usage}", f"{VERBS[name][1][0].upper()}{VERBS[name][1][1:]}.", verb.options)
+        )
         return 0
     target.root = os.path.abspath(target.root) if target.root else settings.default_root()
     _set_log(log, target)

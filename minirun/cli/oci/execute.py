@@ -80,10 +80,10 @@ def read(path: str) -> Any:
     """A JSON document from a file, or from standard input if ``path`` is ``-``."""
     if path == "-":
         return strict_json.loads(sys.stdin.buffer.read(strict_json.MAX_SIZE + 1), "standard input")
-    document = store.read_json(path)
-    if document is None:
+    text = store.read(path)
+    if text is None:
         raise NotFound(path, "no such file or directory")
-    return document
+    return strict_json.loads(text, path)
 
 
 def _process(container: Bundled, target: Values, args: list[str]) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def _exec(target: Values, operands: list[str]) -> int:
     options.pid_file, options.preserve_fds = target.pid_file, preserved(target.preserve_fds)
     options.console_socket = ours.path if ours else target.console_socket
     options.ignore_paused, options.cgroups = target.ignore_paused, target.cgroups
-    options.rootless = settings.rootless(target)
+    options.rootless, options.log = settings.rootless(target), target.warn
     pid = execute.execute(container, wanted, options)
     tell(target.pidfd_socket, pid)
     if target.detach:
