@@ -255,7 +255,11 @@ static int remove_cgroup(char *claim, char *directories)
 			return PYTHON;
 		line[lines++] = at;
 	}
-	ssize_t length = lines ? getxattr(line[0], "trusted.minirun", owner, sizeof owner) : -1;
+	/* Locked, as runtime/claim.py does it: an empty one may be taken by the next container at any moment. */
+	int first = lines ? open(line[0], O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	if (first < 0 || flock(first, LOCK_EX | LOCK_NB) < 0)
+		return PYTHON;
+	ssize_t length = fgetxattr(first, "trusted.minirun", owner, sizeof owner);
 	if (length < 0 || (size_t)length != strlen(claim) || memcmp(owner, claim, (size_t)length) != 0)
 		return PYTHON;
 	while (lines-- > 0) /* the first one last: it says whose they are */

@@ -100,6 +100,15 @@ def parse(mountinfo: Iterable[str]) -> Layout:
     return Layout(v1, v2, systemd)
 
 
+def words(path: str) -> list[str]:
+    """The words of a control file, none if it cannot be read."""
+    try:
+        with open(path) as file:
+            return file.read().split()
+    except OSError:
+        return []
+
+
 def create(directory: str) -> bool:
     """Make a cgroup and those above it, ready to take processes; False if it was there.
 

@@ -162,15 +162,6 @@ def mark(directory: str, claim: str) -> None:
         os.setxattr(directory, _NAMES[1], claim.encode())
 
 
-def words(path: str) -> list[str]:
-    """The words of a control file, none if it cannot be read."""
-    try:
-        with open(path) as file:
-            return file.read().split()
-    except OSError:
-        return []
-
-
 def _locked(directory: str, made: list[str]) -> int:
     """Make the cgroup if need be (``made`` gets it), and lock it: the descriptor. Raises Conflict if it is in use."""
     while True:
@@ -230,7 +221,7 @@ def _refuse_frozen(directories: list[str]) -> None:
     where = cgroup.layout()
     for base, name, ends in ((where.v1.get("freezer"), "freezer.state", "THAWED"), (where.v2, "cgroup.events", "0")):
         for directory in directories:
-            found = words(f"{directory}/{name}") if base and directory.startswith(f"{base}/") else []
+            found = cgroup.words(f"{directory}/{name}") if base and directory.startswith(f"{base}/") else []
             if found and found[-1] != ends:
                 raise Conflict(f"cgroup {directory}", "container's cgroup unexpectedly frozen", "thaw it first")
 

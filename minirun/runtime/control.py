@@ -6,7 +6,6 @@ import os
 
 from minirun.errors import InvalidDocument, MinirunError, Unsupported
 from minirun.linux import cgroup, syscalls
-from minirun.runtime.claim import words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,11 +46,7 @@ class Handle:
 
     def ooms(self) -> int:
         """How often the kernel has killed a process of it because of memory; 0 when the cgroup is gone."""
-        try:
-            with open(self.oom_file or os.devnull) as file:
-                words = file.read().split()
-        except OSError:
-            return 0
+        words = cgroup.words(self.oom_file or os.devnull)
         return int(words[words.index("oom_kill") + 1]) if "oom_kill" in words else 0
 
     def joins(self, below: Sequence[str] = (), pid: int = 0) -> tuple[list[str], str | None]:
@@ -66,7 +61,7 @@ class Handle:
         for word in below:
             found |= self._below(word)
         born = found.pop("", None)
-        if born and pid and not below and words(f"{born}/cgroup.subtree_control"):
+        if born and pid and not below and cgroup.words(f"{born}/cgroup.subtree_control"):
             born = self._of(pid) or born
         return [f"{path}/tasks" for path in dict.fromkeys(found.values())], born
 
@@ -91,7 +86,7 @@ class Handle:
     def _of(self, pid: int) -> str | None:
         """Where in the v2 cgroup of the container a process of it is."""
         top = self.directories[""]
-        for word in words(f"/proc/{pid}/cgroup"):
+        for word in cgroup.words(f"/proc/{pid}/cgroup"):
             base = cgroup.layout().v2
             if word.startswith("0::") and f"{base}{word[3:]}/".startswith(f"{top}/"):
                 return f"{base}{word[3:]}"

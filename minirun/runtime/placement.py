@@ -11,7 +11,7 @@ import os
 from minirun.errors import InvalidDocument, MinirunError, Unsupported
 from minirun.linux import cgroup
 from minirun.runtime import resources
-from minirun.runtime.claim import Claim, Scope, words
+from minirun.runtime.claim import Claim, Scope, owner
 from minirun.step import Step
 
 TYPE_CHECKING = False
@@ -114,9 +114,15 @@ def _delegated() -> str | None:
 
 
 def load(record: dict[str, Any]) -> Handle:
-    """The cgroup that a placement's ``record`` describes."""
+    """The cgroup that a placement's ``record`` describes; one without directories if it is another container's now.
+
+    That of a container that has ended is empty, and may be taken by the next one that asks for it.
+    """
     from minirun.runtime.control import Handle
 
+    top = next(iter((record.get("directories") or {}).values()), None)
+    if top and owner(top) not in (record.get("claim"), None):
+        return Handle({**record, "directories": {}})
     return Handle(record)
 
 
@@ -234,7 +240,7 @@ def _missing(path: str) -> str:
         return "the cgroup is gone"
     controller = name.partition(".")[0]
     control = f"{os.path.dirname(directory)}/cgroup.subtree_control"
-    if os.path.exists(control) and controller not in words(control):
+    if os.path.exists(control) and controller not in cgroup.words(control):
         return f"controller {controller} is not enabled in {control}"
     return "this kernel has no such limit"
 
@@ -244,6 +250,6 @@ def _remedy(path: str, error: int) -> str:
     if error == _EINVAL and name in ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"):
         return "memory must not be more than memory and swap together (linux.resources.memory.swap)"
     if error == _EBUSY and name.endswith("limit_in_bytes"):
-        used = words(path.replace("limit_in_bytes", "usage_in_bytes"))
+        used = cgroup.words(path.replace("limit_in_bytes", "usage_in_bytes"))
         return f"{''.join(used)} bytes are in use"
     return ""

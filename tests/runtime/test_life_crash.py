@@ -19,7 +19,7 @@ from tests.runtime.bundles import OCI, SLEEP, RuntimeHost, config, one_line
 SLOW = ("--root", "/run/../run/minirun/oci")  # such a path is left to Python by the front in C
 CHANGING = (
     "mkdir|mknod|mknodat|rename|link|linkat|symlink|unlink|unlinkat|rmdir|write|sendmsg|recvmsg|flock|setxattr|fsetxattr"
-    "|memfd_create|socketpair|vfork|clone|clone3|wait4|poll|pidfd_send_signal|execve|close_range|getxattr"
+    "|memfd_create|socketpair|vfork|clone|clone3|wait4|poll|pidfd_send_signal|execve|close_range|getxattr|fgetxattr"
 )
 MOMENTS = {"create": 12, "start": 5, "slow start": 4, "delete": 6, "slow delete": 6, "exec": 5, "pause": 4}
 OF_INIT = [

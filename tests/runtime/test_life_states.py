@@ -16,7 +16,7 @@ import pytest
 
 from tests.fakehost import TIMEOUT
 from tests.lifecycle.machine import open_files, until
-from tests.runtime.bundles import OCI, SLEEP, RuntimeHost
+from tests.runtime.bundles import OCI, SLEEP, TRUE, RuntimeHost
 
 ALL = ("state", "start", "kill", "pause", "resume", "update", "exec", "delete")
 
@@ -282,3 +282,19 @@ def test_a_death_by_a_signal_is_128_and_its_number(box: RuntimeHost, number: int
     box.oci("create", "box")
     box.oci("start", "box")
     box.oci("exec", "box", "sh", "-c", f"kill -{number} $$; sleep 1000", code=128 + number)
+
+
+def test_one_that_has_ended_does_nothing_to_the_next_in_its_cgroup(box: RuntimeHost) -> None:
+    box.configure(TRUE)
+    box.oci("create", "old")
+    box.oci("start", "old")
+    box.ended("old")
+    box.configure(SLEEP)
+    box.oci("create", "new")
+    box.oci("start", "new")
+    assert json.loads(box.oci("ps", "--format=json", "old")) == []
+    box.oci("kill", "--all", "old", "KILL")
+    assert box.told("new")["status"] == "running"
+    box.oci("pause", "new")
+    box.oci("delete", "--force", "old")
+    assert box.told("new")["status"] == "paused"
