@@ -14,7 +14,7 @@ from minirun import step, store, strict_json
 from minirun.errors import Conflict, MinirunError, NotFound, Unsupported
 from minirun.linux import syscalls
 from minirun.runtime import create as making
-from minirun.runtime import namespaces, placement, process, rootfs
+from minirun.runtime import namespaces, placement, rootfs
 from minirun.runtime.container import Bundled
 
 TYPE_CHECKING = False
@@ -44,7 +44,7 @@ def dump(container: Bundled, images: str, work: str, words: Sequence[str], leave
     store.directory(images)
     command = [criu, "dump", "--tree", str(kept["pid"]), "--root", kept["rootfs"], *_common(images, work, "dump.log")]
     command += [word for target in _bind_targets(config) for word in ("--external", f"mnt[{target}]:{target}")]
-    if path := _joined_network(config):
+    if path := namespaces.kinds(config).get("network"):
         command += ["--external", f"net[{os.stat(path).st_ino}]:{_NETWORK}"]
     command += ["--leave-running"] if leave_running else []
     _run([*command, *words], work, "dump.log")
@@ -59,7 +59,7 @@ def restore(
         raise NotFound(images, "no such file or directory", "name the checkpoint with --image-path")
     config = making.read_config(bundle, options)
     container = Bundled(identity, root)
-    with making.claim(container):
+    with making.take(container):
         try:
             place = placement.place(config, identity, options.systemd_cgroup, options.rootless)
             steps = [*rootfs.host_steps(config, bundle), *place.steps]
@@ -75,7 +75,7 @@ def restore(
                 *_common(images, work, "restore.log"),
             ]
             pid = _restored(container, config, bundle, [*command, *words], work, joins)
-            kept = _kept(config, bundle, pid, place)
+            kept = making.known(config, bundle, pid, place)
             container.write_state(kept)
             place.settle()
             if options.pid_file:
@@ -88,21 +88,6 @@ def restore(
     return container, pid
 
 
-def _kept(config: dict[str, Any], bundle: str, pid: int, place: placement.Placement) -> dict[str, Any]:
-    return {
-        "pid": pid,
-        "start": process.start_time(pid),
-        "bundle": bundle,
-        "annotations": config.get("annotations") or {},
-        "cgroup": place.record,
-        "owner": os.geteuid(),
-        "created": process.now(),
-        "rootfs": os.path.join(bundle, config["root"]["path"]),
-        "hooks": bool(config.get("hooks")),
-        "ends_all": namespaces.kinds(config).get("pid") == "",
-    }
-
-
 def _restored(
     container: Bundled, config: dict[str, Any], bundle: str, command: list[str], work: str, joins: Sequence[str]
 ) -> int:
@@ -113,11 +98,12 @@ def _restored(
         if _is_bind(mount):
             command += ["--external", f"mnt[{mount['destination']}]:{os.path.join(bundle, mount['source'])}"]
     inherited = []
-    if path := _joined_network(config):
+    if path := namespaces.kinds(config).get("network"):
         inherited.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         command += ["--inherit-fd", f"fd[{inherited[0]}]:{_NETWORK}"]
     os.mkdir(top)
-    _run(["mount", "--rbind", os.path.join(bundle, config["root"]["path"]), top], work, "")
+    # Private, or the end of this mount would take what is mounted in the original away as well (mount_namespaces(7)).
+    _run(["mount", "--rbind", "--make-rprivate", os.path.join(bundle, config["root"]["path"]), top], work, "")
     try:
         _run(command, work, "restore.log", inherited, lambda: _enter(joins))
     finally:
@@ -144,11 +130,6 @@ def _is_bind(mount: dict[str, Any]) -> bool:
 
 def _bind_targets(config: dict[str, Any]) -> list[str]:
     return [mount["destination"] for mount in config.get("mounts") or [] if _is_bind(mount)]
-
-
-def _joined_network(config: dict[str, Any]) -> str:
-    entries = (config.get("linux") or {}).get("namespaces") or []
-    return next((entry.get("path") or "" for entry in entries if entry["type"] == "network"), "")
 
 
 def _run(

@@ -75,10 +75,10 @@ def read_config(bundle: str, options: CreateOptions) -> dict[str, Any]:
 def create(identity: str, bundle: str, root: str, options: CreateOptions) -> tuple[Bundled, int]:
     """Create a container in the state ``created``; returns it and its pid. On an error everything is undone."""
     config = read_config(bundle, options)
-    if bool((config["process"]).get("terminal")) != bool(options.console_socket):
+    if bool(config["process"].get("terminal")) != bool(options.console_socket):
         _terminal_mismatch(bool(options.console_socket))
     container = Bundled(identity, root)
-    with claim(container):
+    with take(container):
         hooked = False
         try:
             place = placement.place(config, identity, options.systemd_cgroup, options.rootless)
@@ -102,7 +102,7 @@ def _terminal_mismatch(socket: bool) -> None:
     raise Conflict("config.json: process.terminal", "a terminal needs --console-socket", "or set it to false")
 
 
-def claim(container: Bundled) -> Locked:
+def take(container: Bundled) -> Locked:
     """Take the id: its directory exists and is ours. What was left half made or half removed is undone first."""
     marks = store.directory(container.root, CREATING)
     for name in store.entries(marks):
@@ -187,6 +187,24 @@ def _state(identity: str, bundle: str, config: dict[str, Any], status: str, pid:
         "pid": pid,
         "bundle": bundle,
         "annotations": config.get("annotations") or {},
+    }
+
+
+def known(config: dict[str, Any], bundle: str, pid: int, place: placement.Placement) -> dict[str, Any]:
+    """What state.json holds of a container whose first process is ``pid``."""
+    kinds = namespaces.kinds(config)
+    return {
+        "pid": pid,
+        "start": process.start_time(pid),
+        "bundle": bundle,
+        "annotations": config.get("annotations") or {},
+        "cgroup": place.record,
+        "owner": os.geteuid(),
+        "created": process.now(),
+        "rootfs": os.path.join(bundle, config["root"]["path"]),
+        "hooks": bool(config.get("hooks")),
+        "enter": namespaces.entered(kinds),
+        "ends_all": kinds.get("pid") == "",
     }
 
 
@@ -298,19 +316,7 @@ class _Spawning:
 
     def _know(self) -> None:
         """What is known of the container from now on, and told to hooks."""
-        self.kept = {
-            "pid": self.talk.pid,
-            "start": process.start_time(self.talk.pid),
-            "bundle": self.bundle,
-            "annotations": self.config.get("annotations") or {},
-            "cgroup": self.place.record,
-            "owner": os.geteuid(),
-            "created": process.now(),
-            "rootfs": os.path.join(self.bundle, self.config["root"]["path"]),
-            "hooks": bool(self.config.get("hooks")),
-            "enter": namespaces.entered(self.kinds),
-            "ends_all": "pid" in self.kinds and not self.kinds["pid"],
-        }
+        self.kept = known(self.config, self.bundle, self.talk.pid, self.place)
 
     def _born(self, message: Message) -> None:
         """Another process goes on; the first of them waits in the new user namespace."""
