@@ -178,7 +178,17 @@ def _not_executed(error: int, program: Sequence[str]) -> NoReturn:
 
 
 def fail_late(report: str, config: Mapping[str, Any]) -> NoReturn:
-    """Raise what init reported after the start: the name of the op and an errno; before that, how a hook ended."""
+    """Raise what init reported after the start: the name of the op and an errno; before that, how a hook ended.
+
+    In a shared PID namespace somebody may have taken init over (see ``dialogue``), and have written anything.
+    """
+    try:
+        _fail_late(report, config)
+    except (ValueError, LookupError, TypeError, OverflowError):
+        raise StepFailed("the container's process", "failed, and said nothing that has a meaning") from None
+
+
+def _fail_late(report: str, config: Mapping[str, Any]) -> NoReturn:
     *before, last = report.splitlines()
     name, _, number = last.partition(" ")
     error = int(number)

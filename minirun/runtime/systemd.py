@@ -186,34 +186,44 @@ def properties(slice_name: str, identity: str, files: list[list[str]]) -> list[P
 
 
 def limits(files: list[list[str]]) -> list[Property]:
-    """What systemd has properties for, of these limits."""
+    """What systemd has properties for, of these limits. What makes no sense is for the kernel to refuse.
+
+    Raises InvalidDocument for a list of CPUs or memory nodes that is none.
+    """
     found: list[Property] = []
-    for _, path, value, *_ in files:
+    for where, path, value, *_ in files:
         name = path.rsplit("/", 1)[1]
-        if name in _NUMBERS and (value == "max" or value.isdigit()):
+        if name in _NUMBERS and (value == "max" or _is_number(value)):
             found.append([_NUMBERS[name], "t", _UNLIMITED if value == "max" else int(value)])
-        elif name in _MASKS:
-            found.append([_MASKS[name], "ay", mask(value)])
+        elif name in _MASKS and value.strip():
+            found.append([_MASKS[name], "ay", mask(value, where)])
         elif name == "cpu.max":
             quota, _, period = value.partition(" ")
-            found.append(["CPUQuotaPerSecUSec", "t", quota_per_second(quota, period)])
-            found.append(["CPUQuotaPeriodUSec", "t", int(period or 100000)])
+            period = period or "100000"
+            if (quota == "max" or _is_number(quota)) and _is_number(period) and int(period):
+                found.append(["CPUQuotaPerSecUSec", "t", quota_per_second(quota, period)])
+                found.append(["CPUQuotaPeriodUSec", "t", int(period)])
     return found
+
+
+def _is_number(text: str) -> bool:
+    """Whether it is a number of 64 bits, as properties are."""
+    return text.isascii() and text.isdecimal() and len(text) < 21 and int(text) <= _UNLIMITED
 
 
 def quota_per_second(quota: str, period: str) -> int:
     """Microseconds of CPU time for each second, rounded up to whole percents as systemd counts."""
     if quota == "max":
         return _UNLIMITED
-    exact = int(quota) * 1000000 // int(period or 100000)
-    return -(-exact // 10000) * 10000
+    exact = int(quota) * 1000000 // int(period)
+    return min(-(-exact // 10000) * 10000, _UNLIMITED)
 
 
-def mask(text: str) -> list[int]:
-    """A list of CPUs such as ``0-3,7`` as the bytes of a mask."""
+def mask(text: str, where: str) -> list[int]:
+    """A list of CPUs such as ``0-3,7`` as the bytes of a mask. Raises InvalidDocument."""
+    from minirun.runtime import init_ops
+
     bits = 0
-    for part in text.strip().split(","):
-        first, _, last = part.partition("-")
-        for number in range(int(first), int(last or first) + 1):
-            bits |= 1 << number
+    for number in filter(None, init_ops.cpus(text.strip(), where).split(",")):
+        bits |= 1 << int(number)
     return list(bits.to_bytes(max(1, -(-bits.bit_length() // 8)), "little"))

@@ -184,3 +184,11 @@ def test_a_program_that_the_kernel_refuses(box: RuntimeHost) -> None:
     box.oci("delete", "box")
     assert "exec format error" in attempt(box, OCI, "run", "box", code=126).stderr.lower()
     assert box.leftovers() == []
+
+
+@pytest.mark.parametrize("text", ["\n", "exec\n", "exec x\n", "hook 125\n", "x\nhook 125\n", "0 999999 x\nhook 125\n"])
+def test_a_report_that_means_nothing_is_one_line_too(box: RuntimeHost, text: str) -> None:
+    box.oci("create", "box")
+    box.path(f"{box.top}/box/failed").write_text(text)
+    box.refused("start", "box")
+    box.oci("delete", "--force", "box")

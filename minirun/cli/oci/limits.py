@@ -7,6 +7,7 @@ from minirun.cli.arguments import store as put
 from minirun.cli.oci.execute import read
 from minirun.cli.oci.verb import Verb, one_id
 from minirun.errors import InvalidDocument, UsageError
+from minirun.oci import runtime_spec
 from minirun.runtime.container import Bundled
 
 TYPE_CHECKING = False
@@ -116,6 +117,7 @@ def _update(target: Values, operands: list[str]) -> int:
         wanted = read(target.resources)
         if not isinstance(wanted, dict):
             raise InvalidDocument("--resources", "expected an object")
+        runtime_spec.check_resources(wanted)
     container.update(wanted)
     return 0
 
