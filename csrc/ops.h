@@ -31,7 +31,7 @@ struct op {
 extern const struct op mount_ops[], rootfs_ops[], namespace_ops[], process_ops[],
     hook_ops[]; /* each ends with a NULL name */
 
-/* Opens `path` inside the root as O_PATH, never leaving it: symbolic links resolve within (RESOLVE_IN_ROOT). */
+/* Opens `path` inside the root, close-on-exec; `resolve` (openat2(2)) says how: RESOLVE_IN_ROOT, then links stay within. */
 int open_inside(struct container *c, const char *path, int flags, unsigned long long resolve);
 /* A file of the host, before the root has changed. */
 int open_host(const char *path, int flags);

@@ -1,7 +1,7 @@
 /* The ops that make the process: its terminal, limits, identity, and what it may never do again. */
 #define _GNU_SOURCE
-#include "ops.h"
 #include "minirun.h"
+#include "mounts.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -43,8 +43,7 @@ static int op_sysctl(struct container *c, char **word)
 		errno = ENAMETOOLONG;
 		return -1;
 	}
-	/* RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS */
-	int fd = open_inside(c, path, O_WRONLY, 0x10 | 0x04);
+	int fd = open_inside(c, path, O_WRONLY, REAL_DIRECTORY);
 	if (fd >= 0 && (fstatfs(fd, &fs) < 0 || fs.f_type != PROC_SUPER_MAGIC)) {
 		close(fd);
 		errno = EXDEV;
@@ -68,7 +67,7 @@ static int op_console(struct container *c, char **word)
 {
 	struct statfs fs;
 	int unlock = 0;
-	int master = open_inside(c, "dev/pts/ptmx", O_RDWR | O_NOCTTY, 0x10 | 0x04);
+	int master = open_inside(c, "dev/pts/ptmx", O_RDWR | O_NOCTTY, REAL_DIRECTORY);
 	if (master < 0)
 		return -1;
 	if (fstatfs(master, &fs) < 0 || fs.f_type != DEVPTS_SUPER_MAGIC) {
@@ -93,21 +92,16 @@ static int op_console(struct container *c, char **word)
 static int op_console_device(struct container *c, char **word)
 {
 	(void)word;
-	int parent = open_inside(c, "dev", O_PATH | O_DIRECTORY, 0x10 | 0x04);
+	int parent = open_inside(c, "dev", O_PATH | O_DIRECTORY, REAL_DIRECTORY);
 	if (parent < 0)
 		return -1;
 	int file = openat(parent, "console", O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
 	if (file >= 0)
 		close(file);
 	int target = openat(parent, "console", O_PATH | O_NOFOLLOW | O_CLOEXEC);
-	int tree = (int)syscall(SYS_open_tree, 0, "", 0x1000 /* AT_EMPTY_PATH */ | 1 /* OPEN_TREE_CLONE */ | O_CLOEXEC);
-	int result = tree < 0 || target < 0 ? -1 : (int)syscall(SYS_move_mount, tree, "", target, "", 0x04 | 0x40);
-	int error = errno;
-	close(parent);
-	close(target);
-	close(tree);
-	errno = error;
-	return result;
+	int tree = (int)syscall(SYS_open_tree, 0, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	int result = tree < 0 || target < 0 ? -1 : attach_mount(tree, target);
+	return closed(parent, closed(target, closed(tree, result)));
 }
 
 /* window ROWS COLUMNS: the size of the terminal that is there now */

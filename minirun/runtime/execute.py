@@ -111,9 +111,8 @@ def _spawn(
 
     try:
         talk.until_ready({Message.CONSOLE: console, Message.LISTENER: listener})
-        if "mount" not in kept["enter"] and syscalls.ended(
-            [target], 0
-        ):  # by its number we may have found another's root
+        # Without a mount namespace to enter, its root was found by its number, which may be another's by now.
+        if "mount" not in kept["enter"] and syscalls.ended([target], 0):
             raise _ended(container)
         if options.pid_file:
             store.write(options.pid_file, str(talk.pid), 0o644)

@@ -143,7 +143,8 @@ def place(ops: Sequence[Sequence[str]], number: int) -> tuple[str, int]:
     index = 0
     for op in reversed(ops[:number]):
         if op[0] == "hook-state":
-            return "createContainer" if '"status": "creating"' in op[1] else "startContainer", index
+            status = strict_json.loads(f"{op[1]}0{op[2]}")["status"]
+            return "createContainer" if status == "creating" else "startContainer", index
         index += op[0] == "hook"
     return "hook", index
 

@@ -104,7 +104,7 @@ def create_ops(config: dict[str, Any], setting: Setting) -> list[Op]:
         # Hooks see the container as it will be, and can still change it; the host's first, as the runtime-spec has it.
         *([["sync", str(HOOKS)]] if _early_hooks(config) else []),
         *setting.hooks.get("createContainer", ()),
-        *([["sysctl", _sysctl_file(name), str(value)] for name, value in (linux.get("sysctl") or {}).items()]),
+        *_sysctls(linux),
         *mount_ops.closing_ops(config),
         *([["mkdir", process["cwd"]]] if process.get("cwd", "/") != "/" else []),
         *label_ops(process),
@@ -179,12 +179,12 @@ def words(ops: Sequence[Op], program: Sequence[str]) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _sysctl_file(name: str) -> str:
-    """As sysctl(8) has it, the first of ``.`` and ``/`` in a name divides, and the other is literal."""
-    dot, slash = name.find("."), name.find("/")
-    if dot < 0 or 0 <= slash < dot:
-        return name
-    return name.translate({ord("."): "/", ord("/"): "."})
+def _sysctls(linux: dict[str, Any]) -> list[Op]:
+    if not linux.get("sysctl"):
+        return []
+    from minirun.oci.linux_spec import sysctl_path  # there already, where the document was checked
+
+    return [["sysctl", sysctl_path(name), str(value)] for name, value in linux["sysctl"].items()]
 
 
 def _early_hooks(config: dict[str, Any]) -> bool:
