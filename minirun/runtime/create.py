@@ -213,7 +213,8 @@ def _listening(config: dict[str, Any]) -> int:
     descriptors from 3 on, and the container is told so by its environment.
     """
     count = os.environ.get("LISTEN_FDS", "")
-    if os.environ.get("LISTEN_PID") != str(os.getpid()) or not count.isdecimal() or int(count) == 0:
+    is_number = count.isascii() and count.isdecimal() and len(count) < 6
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or not is_number or int(count) == 0:
         return 0
     told = [f"LISTEN_FDS={int(count)}", "LISTEN_PID=1"]
     if names := os.environ.get("LISTEN_FDNAMES"):

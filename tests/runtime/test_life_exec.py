@@ -13,7 +13,7 @@ import pytest
 
 from tests.fakehost import CGROUPS, TIMEOUT
 from tests.lifecycle.machine import until
-from tests.runtime.bundles import SLEEP, RuntimeHost, config
+from tests.runtime.bundles import OCI, SLEEP, RuntimeHost, config, one_line
 
 
 @pytest.fixture
@@ -240,3 +240,18 @@ def test_every_kind_of_namespaces(box: RuntimeHost, kinds: tuple[str, ...]) -> N
         box.oci("delete", "first")
     box.run(["chown", "-R", "0:0", f"{box.bundle}/rootfs"])
     assert box.leftovers() == []
+
+
+def test_a_capability_that_the_caller_has_not_is_left_out_with_a_warning(box: RuntimeHost) -> None:
+    box.oci("create", "box")
+    held = {name: ["CAP_SYS_TIME", "CAP_KILL"] for name in ("bounding", "effective", "permitted")}
+    document = {
+        "args": ["busybox", "grep", "CapEff", "/proc/self/status"],
+        "cwd": "/",
+        "env": ["PATH=/bin"],
+        "capabilities": held,
+    }
+    words = ["setpriv", "--bounding-set=-sys_time", OCI, "exec", "--process=-", "box"]
+    done = box.call(*words, stdin=json.dumps(document))
+    assert done.stdout.split() == ["CapEff:", "0000000000000020"], done
+    assert "CAP_SYS_TIME: cannot be given here, left out" in one_line(done.stderr)

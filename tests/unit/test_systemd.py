@@ -107,5 +107,9 @@ def test_limits_as_properties() -> None:
         ["AllowedCPUs", "ay", [15, 2]],
         ["TasksMax", "t", 7],
     ]
+    for name, value in (("cpu.max", "a b"), ("cpu.max", "1 0"), ("memory.max", "\u00b2"), ("pids.max", "9" * 30)):
+        assert systemd.limits([["linux.resources.unified", f"/x/{name}", value]]) == []
+    with pytest.raises(InvalidDocument):
+        systemd.limits([["linux.resources.cpu.cpus", "/x/cpuset.cpus", "0-4000000000"]])
     assert systemd.quota_per_second("max", "100000") == (1 << 64) - 1
     assert systemd.quota_per_second("50000", "100000") == 500000

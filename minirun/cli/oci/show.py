@@ -11,6 +11,7 @@ from minirun.cli.arguments import Option, Values
 from minirun.cli.arguments import store as put
 from minirun.cli.oci.verb import Verb, check_id, no_operands, one_id, one_of
 from minirun.errors import Conflict, MinirunError, NotFound, UsageError
+from minirun.linux import syscalls
 from minirun.runtime import container as runtime
 from minirun.runtime import placement
 from minirun.runtime.container import Bundled
@@ -114,19 +115,20 @@ def _owner(kept: dict[str, Any]) -> str:
 
 def _events(target: Values, operands: list[str]) -> int:
     container = Bundled(one_id(operands), target.root)
-    state = container.state()
-    if state["status"] == "stopped":
+    kept = container.kept()
+    try:
+        pidfd = syscalls.open_process(kept["pid"], kept["start"])
+    except ProcessLookupError:
+        pidfd = -1
+    if pidfd < 0 or container.status(kept) == "stopped":
         raise Conflict(f"container {container.id!r}", "container not running")
     if target.stats:
         _say({"type": "stats", "id": container.id, "data": container.stats()})
         return 0
-    import select
-
-    group = placement.load(container.kept()["cgroup"])
+    group = placement.load(kept["cgroup"])
     ooms = group.ooms()
-    pidfd = os.pidfd_open(state["pid"])
     while True:
-        ended = select.select([pidfd], [], [], target.interval)[0]
+        ended = syscalls.ended([pidfd], target.interval)
         before, ooms = ooms, group.ooms()
         if ooms > before:
             _say({"type": "oom", "id": container.id})
