@@ -372,7 +372,8 @@ static int op_home(struct container *c, char **word)
 {
 	static char text[MAX_USERS + 1], home[PATH_MAX] = "HOME=/";
 	struct stat st;
-	int fd = open_host("/etc/passwd", O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	int flags = O_RDONLY | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW; /* a link might lead to a descriptor of ours */
+	int fd = c->root < 0 ? open_host("/etc/passwd", flags) : open_inside(c, "etc/passwd", flags, INSIDE);
 	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && read(fd, text, MAX_USERS) > 0)
 		for (char *line = text, *found; *line; line += strcspn(line, "\n"), line += *line == '\n')
 			if ((found = home_in(line, word[0])) && *found == '/') {

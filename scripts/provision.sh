@@ -19,7 +19,7 @@ group() { # NAME: the packages of a group
         echo qemu-utils e2fsprogs busybox-static
         ;;
     test) # what looks at containers from outside, and the linters that pip does not have
-        echo clang-format procps strace conntrack tcpdump iputils-ping iptables uidmap
+        echo clang-format procps strace conntrack tcpdump iputils-ping iptables uidmap skopeo
         ;;
     vm) # what tests/vm boots; busybox is its first program, systemd one of a test in it
         echo busybox-static kmod systemd

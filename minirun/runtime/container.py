@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _SIGKILL, _ENOENT, _ENXIO, _EPIPE = 9, 2, 6, 32
 _GOES_WITH_CGROUP = ("cgroup-claim", "limits", "device-filter")  # steps whose undo is at most to remove the cgroup
 # Not an id: in it, each container that is being made has a file of its name, and what is being removed is moved there.
+_KEPT = frozenset(("pid", "start", "bundle", "annotations", "cgroup", "hooks", "enter", "ends_all"))
 CREATING = "@creating"
 
 
@@ -49,8 +50,11 @@ class Bundled:
         return document
 
     def kept(self) -> dict[str, Any]:
-        """``state.json``."""
-        return self._load("state.json")
+        """``state.json``. Raises InvalidDocument if it lacks what ``create`` writes."""
+        kept = self._load("state.json")
+        if not kept.keys() >= _KEPT:
+            raise InvalidDocument(f"{self.directory}/state.json", "damaged", "minirun-oci delete --force")
+        return kept
 
     def config(self) -> dict[str, Any]:
         """The document as it was at create."""
@@ -175,7 +179,11 @@ class Bundled:
         group = placement.load(kept["cgroup"])
         if group.directories or not kept["ends_all"] or not process.is_alive(kept["pid"], kept["start"]):
             return group.processes()
-        return process.together(kept["pid"])
+        try:
+            found = process.together(kept["pid"])
+        except OSError:  # it ended meanwhile
+            return []
+        return found if process.is_alive(kept["pid"], kept["start"]) else []
 
     def stats(self) -> dict[str, Any]:
         """What the container uses. Raises Conflict if it is stopped."""
