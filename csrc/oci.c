@@ -33,6 +33,7 @@
 
 struct call {
 	const char *root, *verb, *id, *signal;
+	bool force;
 };
 
 struct container {
@@ -90,7 +91,7 @@ static bool take_option(struct call *call, char ***words)
 	if (!equals && (!strcmp(name, "--systemd-cgroup") || !strcmp(name, "--debug")))
 		return true;
 	if (!equals && call->verb && !strcmp(call->verb, "delete") && (!strcmp(name, "--force") || !strcmp(name, "-f")))
-		return true; /* of a container that has ended it makes no difference, and others are not deleted here */
+		return call->force = true;
 	const char *value = equals ? equals + 1 : *++*words;
 	if (!value)
 		return false;
@@ -246,6 +247,25 @@ static int send_signal(const struct container *c, const char *word)
 	return syscall(SYS_pidfd_send_signal, pidfd, number, NULL, 0) < 0 ? PYTHON : 0;
 }
 
+/* SIGKILL, and all that is in its PID namespace ends with it, before it does. */
+static bool end(const struct container *c)
+{
+	struct pollfd ended = {.fd = (int)syscall(SYS_pidfd_open, c->pid, 0), .events = POLLIN};
+	if (ended.fd < 0 || !is_alive(c->pid, c->start) ||
+	    syscall(SYS_pidfd_send_signal, ended.fd, SIGKILL, NULL, 0) < 0)
+		return false;
+	return poll(&ended, 1, 1000) > 0;
+}
+
+/* A dead process counts until its parent has reaped it, which the kernel announces to nobody else. */
+static bool remove_directory(const char *path)
+{
+	for (int tries = 0; rmdir(path) < 0 && errno != ENOENT; tries++)
+		if (errno != EBUSY || tries == 50 || poll(NULL, 0, 1) < 0)
+			return false;
+	return true;
+}
+
 static int remove_cgroup(char *claim, char *directories)
 {
 	char owner[512], *line[64];
@@ -263,7 +283,7 @@ static int remove_cgroup(char *claim, char *directories)
 	if (length < 0 || (size_t)length != strlen(claim) || memcmp(owner, claim, (size_t)length) != 0)
 		return PYTHON;
 	while (lines-- > 0) /* the first one last: it says whose they are */
-		if (rmdir(line[lines]) < 0 && errno != ENOENT)
+		if (!remove_directory(line[lines]))
 			return PYTHON; /* somebody is still in it */
 	return 0;
 }
@@ -285,16 +305,18 @@ static int remove_record(const struct container *c, const char *path, const char
 	return 0;
 }
 
-static int delete (const struct container *c, const char *path, const char *id)
+static int delete (const struct container *c, const struct call *call, const char *path)
 {
 	char text[1 << 14];
-	if (c->alive || strchr(c->flags, 'h') || slurp(c->dir, "undo", text, sizeof text) < 0)
+	if (strchr(c->flags, 'h') || slurp(c->dir, "undo", text, sizeof text) < 0)
+		return PYTHON;
+	if (c->alive && (!call->force || c->frozen || strchr(c->flags, 'o') || !end(c)))
 		return PYTHON;
 	char *end = strchr(text, '\n');
 	if (!end)
 		return PYTHON;
 	*end = '\0';
-	return remove_cgroup(text, end + 1) == PYTHON ? PYTHON : remove_record(c, path, id);
+	return remove_cgroup(text, end + 1) == PYTHON ? PYTHON : remove_record(c, path, call->id);
 }
 
 static int answer(const struct call *call)
@@ -320,7 +342,7 @@ static int answer(const struct call *call)
 		return print_state(&c, call->id);
 	if (!strcmp(call->verb, "start"))
 		return start(&c);
-	return !strcmp(call->verb, "kill") ? send_signal(&c, call->signal) : delete (&c, path, call->id);
+	return !strcmp(call->verb, "kill") ? send_signal(&c, call->signal) : delete (&c, call, path);
 }
 
 /* Becomes `minirun minirun-oci ARGUMENTS`; our name tells it that this is for the runtime, whatever the arguments are. */

@@ -130,8 +130,7 @@ PLAIN = {
     "kill box 28 more": ASKED,
     "start box": ASKED,  # it runs
     "delete box": ASKED,
-    "delete --force box": ASKED,
-    "delete -f box": ASKED,
+    "delete --force=true box": ASKED,
     "state": ASKED,
     "state box box": ASKED,
     "state -x box": ASKED,
@@ -168,6 +167,8 @@ def test_what_the_front_takes_upon_itself(box: RuntimeHost, alone: str) -> None:
         if code == ASKED:
             assert done.stdout == f"asked: {line}\n"
     assert box.told()["status"] == "running" and not box.path("/run/log").exists()
+    assert box.call(alone, "delete", "--force", "box").returncode == 0
+    assert box.leftovers() == []
 
 
 def test_files_that_are_damaged_are_for_python(box: RuntimeHost, alone: str) -> None:
