@@ -207,7 +207,10 @@ def remove(directory: str) -> None:
         return
     except OSError:
         strike(directory)
-        _empty(directory)
+        try:
+            _empty(directory)
+        except FileNotFoundError:  # systemd takes an empty scope away by itself
+            return
         _remove_empty(directory)
 
 
