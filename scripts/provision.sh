@@ -112,4 +112,4 @@ ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1 || apt update
 install $packages || { apt update && install $packages; } || fail "could not install:" $packages
 asleep
 wishes=$(known $wishes)
-install $wishes || fail "could not install:" $wishes
+install $wishes || { apt update && install $wishes; } || fail "could not install:" $wishes
