@@ -138,10 +138,43 @@ int mr_unmount(const char *path)
 	return umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW);
 }
 
-/* Reads the directory `fd` once and removes what it finds there. A directory in it that is not empty is emptied the
- * same way if `fd` is `top`, else moved up into `top`, under a new name: so neither our stack nor our descriptors grow
- * with the depth of a tree. By getdents64(2): opendir(3) and its kin make three more calls for each directory. */
-static int remove_entries(int fd, int top, unsigned long *moved)
+/* Levels of a tree that are emptied where they are, each with a descriptor and a buffer on the stack. What lies deeper
+ * is moved up first, so that neither of them grows with the depth of a tree. */
+#define DEEPEST 8
+
+struct removal {
+	int top; /* where to it is moved, under a new name */
+	unsigned long moved;
+};
+
+static int remove_directory(struct removal *r, int parent, const char *name, int depth);
+
+static int move_to_top(struct removal *r, int directory, const char *name)
+{
+	char free_name[32];
+	int result;
+	do {
+		snprintf(free_name, sizeof free_name, ".removed-%lu", r->moved++);
+		result = renameat(directory, name, r->top, free_name);
+	} while (result < 0 && (errno == ENOTEMPTY || errno == ENOTDIR));
+	return result;
+}
+
+static int remove_entry(struct removal *r, int directory, const char *name, int type, int depth)
+{
+	if (type != DT_DIR && unlinkat(directory, name, 0) == 0)
+		return 0;
+	if (depth < DEEPEST)
+		return remove_directory(r, directory, name, depth + 1);
+	if (unlinkat(directory, name, AT_REMOVEDIR) == 0 || errno == ENOENT ||
+	    (errno == ENOTDIR && unlinkat(directory, name, 0) == 0))
+		return 0;
+	return errno == ENOTEMPTY ? move_to_top(r, directory, name) : -1;
+}
+
+/* Reads the directory `fd` once and removes what it finds there. By getdents64(2): opendir(3) and its kin make three
+ * more calls for each directory. */
+static int remove_entries(struct removal *r, int fd, int depth)
 {
 	union {
 		char bytes[8192];
@@ -149,54 +182,40 @@ static int remove_entries(int fd, int top, unsigned long *moved)
 	} buffer;
 	long size = syscall(SYS_getdents64, fd, buffer.bytes, sizeof buffer.bytes);
 	for (long at = 0; at < size;) { /* struct linux_dirent64: inode, offset, length (u16), type (u8), name */
-		char *entry = buffer.bytes + at, *name = entry + 19, free_name[32];
+		char *entry = buffer.bytes + at, *name = entry + 19;
 		uint16_t length;
 		memcpy(&length, entry + 16, sizeof length);
 		at += length;
-		if (!strcmp(name, ".") || !strcmp(name, ".."))
-			continue;
-		if (entry[18] != DT_DIR && entry[18] != DT_UNKNOWN && unlinkat(fd, name, 0) == 0)
-			continue;
-		if (unlinkat(fd, name, AT_REMOVEDIR) == 0 || errno == ENOENT ||
-		    (errno == ENOTDIR && unlinkat(fd, name, 0) == 0))
-			continue;
-		if (errno != ENOTEMPTY)
+		if (strcmp(name, ".") && strcmp(name, "..") && remove_entry(r, fd, name, entry[18], depth) < 0)
 			return -1;
-		if (fd != top) {
-			do
-				snprintf(free_name, sizeof free_name, ".removed-%lu", (*moved)++);
-			while (renameat(fd, name, top, free_name) < 0 && (errno == ENOTEMPTY || errno == ENOTDIR));
-			continue;
-		}
-		int inner = openat(top, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-		int result = inner < 0 ? -1 : remove_entries(inner, top, moved);
-		int error = errno;
-		if (inner >= 0)
-			close(inner);
-		errno = error;
-		if (result < 0)
-			return -1;
-		unlinkat(top, name, AT_REMOVEDIR); /* of very many entries some are left, for the next reading */
 	}
 	return size < 0 ? -1 : 0;
+}
+
+static int remove_directory(struct removal *r, int parent, const char *name, int depth)
+{
+	int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 && (errno == ENOTDIR || errno == ELOOP))
+		return unlinkat(parent, name, 0) < 0 && errno != ENOENT ? -1 : 0;
+	if (fd < 0)
+		return errno == ENOENT ? 0 : -1;
+	if (depth == 0)
+		r->top = fd;
+	int result = remove_entries(r, fd, depth);
+	/* Not empty: it held more than one reading shows, or something was moved up into it. */
+	while (result == 0 && unlinkat(parent, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
+		result = errno != ENOTEMPTY || lseek(fd, 0, SEEK_SET) < 0 ? -1 : remove_entries(r, fd, depth);
+	int error = errno;
+	close(fd);
+	errno = error;
+	return result;
 }
 
 /* Removes `name` (below the open `directory`, or AT_FDCWD) and all in it, never through a link; missing is fine. */
 int mr_remove_tree(int directory, const char *name)
 {
-	unsigned long moved = 0;
-	int top = openat(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (top < 0 && (errno == ENOTDIR || errno == ELOOP))
-		return unlinkat(directory, name, 0) < 0 && errno != ENOENT ? -1 : 0;
-	if (top < 0)
-		return errno == ENOENT ? 0 : -1;
-	int result = remove_entries(top, top, &moved);
-	while (result == 0 && unlinkat(directory, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
-		result = errno != ENOTEMPTY || lseek(top, 0, SEEK_SET) < 0 ? -1 : remove_entries(top, top, &moved);
-	int error = errno;
-	close(top);
-	errno = error;
-	return result;
+	struct removal r = {.top = -1};
+	return remove_directory(&r, directory, name, 0);
 }
 
 /* Starts a program that outlives us; its pid. Standard streams are ours with `keep_stdio`, else /dev/null. vfork, since
