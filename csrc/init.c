@@ -8,12 +8,13 @@
  * container's is loaded into this process.
  */
 #define _GNU_SOURCE
-#include "ops.h"
 #include "minirun.h"
+#include "mounts.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/close_range.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,12 +56,7 @@ int open_host(const char *path, int flags)
 
 int write_text(int fd, const char *text)
 {
-	ssize_t n = fd < 0 ? -1 : write(fd, text, strlen(text));
-	int error = errno;
-	if (fd >= 0)
-		close(fd);
-	errno = error;
-	return n < 0 ? -1 : 0;
+	return done_with(fd, fd < 0 || write(fd, text, strlen(text)) < 0 ? -1 : 0);
 }
 
 int wait_for_spawner(struct container *c, int type, int point)
@@ -104,7 +100,7 @@ int promise_descriptors(struct container *c)
 	if (c->promised)
 		return 0;
 	c->promised = true;
-	c->root = c->empty = -1;
+	c->root = c->empty = c->null = -1;
 	return close_between(first, low) < 0 || close_between(low < first ? first : low + 1, high) < 0 ||
 		       close_between(high < first ? first : high + 1, INT_MAX) < 0
 		   ? -1
@@ -175,17 +171,18 @@ static int read_words(int fd, char ***words)
 {
 	size_t size = 0, room = 1 << 16;
 	char *text = malloc(room);
-	for (ssize_t n; text && (n = pread(fd, text + size, room - size, (off_t)size)) != 0;) {
+	while (text) {
+		ssize_t n = pread(fd, text + size, room - size, (off_t)size);
 		if (n < 0)
 			return -1;
 		size += (size_t)n;
-		if (size == room) {
-			if (room >= MAX_BYTES) {
-				errno = E2BIG;
-				return -1;
-			}
-			text = realloc(text, room *= 2);
+		if (size < room)
+			break; /* it is a file: less than asked for is its end */
+		if (room >= MAX_BYTES) {
+			errno = E2BIG;
+			return -1;
 		}
+		text = realloc(text, room *= 2);
 	}
 	if (!text)
 		return -1;
@@ -209,15 +206,13 @@ static int read_words(int fd, char ***words)
 
 int main(int argc, char **argv)
 {
-	struct container c = {.root = -1, .control = -1, .fifo = -1, .report = -1, .empty = -1};
+	struct container c = {.root = -1, .control = -1, .fifo = -1, .report = -1, .empty = -1, .null = -1};
 	char **words = argv + 1;
 	int count = argc - 1;
 	if (argc == 3 && !strcmp(argv[1], "--spawned")) {
 		c.keep = atoi(argv[2]);
 		c.control = 3 + c.keep;
-		fcntl(c.control, F_SETFD, FD_CLOEXEC);
-		fcntl(c.control + 1, F_SETFD, FD_CLOEXEC);
-		fcntl(c.control + 2, F_SETFD, FD_CLOEXEC);
+		syscall(SYS_close_range, c.control, c.control + 2, CLOSE_RANGE_CLOEXEC);
 		/* What our caller's caller left open must not be there while we wait for the start. */
 		syscall(SYS_close_range, c.control + 3, ~0U, 0);
 		count = read_words(c.control + 1, &words);

@@ -209,7 +209,7 @@ static void attach(struct client *c, bool with_input, const int *fds)
 {
 	if (with_input)
 		c->input = fds[0];
-	else
+	else if (fds[0] >= 0)
 		close(fds[0]);
 	for (int s = 0; s < STREAMS; s++) {
 		c->output[s] = unblocked(fds[1 + s]);
@@ -746,7 +746,8 @@ int main(int argc, char **argv)
 	if (option.attached) {
 		int fds[3];
 		for (int i = 0; i < 3; i++)
-			fds[i] = (int)syscall(SYS_fcntl, i, F_DUPFD_CLOEXEC, 3 + option.keep);
+			fds[i] =
+			    i || option.stdin_open ? (int)syscall(SYS_fcntl, i, F_DUPFD_CLOEXEC, 3 + option.keep) : -1;
 		attach(owner, option.stdin_open, fds);
 	}
 	int null = open_file("/dev/null", O_RDWR);

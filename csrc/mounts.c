@@ -235,10 +235,12 @@ static int op_readonly(struct container *c, char **word)
 	return done_with(target, done_with(fd, result));
 }
 
-/* A clone of the host's /dev/null, which must be the real one. */
-static int make_null(void)
+/* A clone of the host's /dev/null, which must be the real one; a further one is a clone of that. */
+static int make_null(struct container *c)
 {
 	struct stat st;
+	if (c->null >= 0)
+		return open_tree_at(c->null, "", AT_EMPTY_PATH);
 	int fd = make_bind("/dev/null", false);
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return -1;
@@ -246,7 +248,7 @@ static int make_null(void)
 		errno = ENODEV;
 		return -1;
 	}
-	return fd;
+	return c->null = fd;
 }
 
 /* mask PATH: a path that may be missing shows an empty file or directory; before "pivot", which hides /dev/null. The
@@ -263,8 +265,8 @@ static int op_mask(struct container *c, char **word)
 		result = mount_at(target, "tmpfs", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
 		c->empty = open_inside(c, word[0], O_PATH, INSIDE);
 	} else {
-		int fd = S_ISDIR(st.st_mode) ? open_tree_at(c->empty, "", AT_EMPTY_PATH) : make_null();
-		result = fd < 0 ? -1 : done_with(fd, attach_mount(fd, target));
+		int fd = S_ISDIR(st.st_mode) ? open_tree_at(c->empty, "", AT_EMPTY_PATH) : make_null(c);
+		result = fd < 0 ? -1 : done_with(fd == c->null ? -1 : fd, attach_mount(fd, target));
 	}
 	return done_with(target, result);
 }

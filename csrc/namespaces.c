@@ -1,7 +1,7 @@
 /* The ops that choose where the process lives: its namespaces and its cgroup. */
 #define _GNU_SOURCE
 #include "minirun.h"
-#include "ops.h"
+#include "mounts.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,10 +20,7 @@ static int op_join(struct container *c, char **word)
 {
 	(void)c;
 	int fd = open_host(word[0], O_RDONLY);
-	int result = fd < 0 ? -1 : setns(fd, (int)strtoul(word[1], NULL, 16));
-	if (fd >= 0)
-		close(fd);
-	return result;
+	return done_with(fd, fd < 0 ? -1 : setns(fd, (int)strtoul(word[1], NULL, 16)));
 }
 
 /* unshare FLAGS: hexadecimal CLONE_NEW*; the cgroup namespace is made here, after "cgroup", so that its root is there */

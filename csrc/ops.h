@@ -20,6 +20,7 @@ struct container {
 	const char *executable; /* where "lookup" found it                                                  */
 	bool terminal;          /* stdin is that of "console"                                               */
 	int empty;              /* the one empty read-only directory that covers masked directories                 */
+	int null;               /* the host's /dev/null, that covers masked files                                   */
 };
 
 struct op {
@@ -35,7 +36,7 @@ extern const struct op mount_ops[], rootfs_ops[], namespace_ops[], process_ops[]
 int open_inside(struct container *c, const char *path, int flags, unsigned long long resolve);
 /* A file of the host, before the root has changed. */
 int open_host(const char *path, int flags);
-/* Writes `text` with one write(2), and closes; a negative `fd` is the error of its open. */
+/* Writes `text` with one write(2), and is done with `fd`; a negative one is the error of its open. */
 int write_text(int fd, const char *text);
 /* Sends a message (enum mr_type) with the number `point`, and waits until the spawner says MR_START. */
 int wait_for_spawner(struct container *c, int type, int point);

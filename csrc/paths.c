@@ -124,9 +124,9 @@ static int make_path(struct container *c, const char *path, bool directory, unsi
 	return at;
 }
 
-int open_parent(struct container *c, const char *path, unsigned long long resolve, char *name)
+/* Cuts `path` into the `directory` (PATH_MAX bytes) and the `name` of its last part. */
+static int cut(const char *path, char *directory, char *name)
 {
-	char directory[PATH_MAX];
 	path += strspn(path, "/");
 	size_t end = strlen(path);
 	while (end > 0 && path[end - 1] == '/')
@@ -134,12 +134,20 @@ int open_parent(struct container *c, const char *path, unsigned long long resolv
 	size_t start = end;
 	while (start > 0 && path[start - 1] != '/')
 		start--;
-	if (start >= sizeof directory || end - start > NAME_MAX)
+	if (start >= PATH_MAX || end - start > NAME_MAX)
 		return too_long(-1);
 	memcpy(name, path + start, end - start);
 	name[end - start] = '\0';
 	memcpy(directory, path, start);
 	directory[start] = '\0';
+	return 0;
+}
+
+int open_parent(struct container *c, const char *path, unsigned long long resolve, char *name)
+{
+	char directory[PATH_MAX];
+	if (cut(path, directory, name) < 0)
+		return -1;
 	if (kept.fd >= 0 && !strcmp(kept.path, directory))
 		return kept.fd;
 	forget_parent();
@@ -150,10 +158,20 @@ int open_parent(struct container *c, const char *path, unsigned long long resolv
 	return kept.fd;
 }
 
+/* Beside what was missing, more is, as below a new /dev or /sys/fs/cgroup: there it is made before it is looked for. */
+static void make_beside(const char *path)
+{
+	char directory[PATH_MAX], name[NAME_MAX + 1];
+	if (kept.fd >= 0 && cut(path, directory, name) == 0 && !strcmp(kept.path, directory))
+		mkdirat(kept.fd, name, 0755);
+}
+
 int open_target(struct container *c, const char *path, bool directory, unsigned long long resolve)
 {
 	char name[NAME_MAX + 1];
 	int flags = O_PATH | (directory ? O_DIRECTORY : 0);
+	if (directory)
+		make_beside(path);
 	int fd = open_inside(c, path, flags, resolve);
 	if (fd >= 0 || errno != ENOENT)
 		return fd;

@@ -103,7 +103,7 @@ static int place(int fd, int number)
 /* By syscall(2), since musl follows each F_DUPFD_CLOEXEC by an F_SETFD. */
 static int move_up(int fd, int least)
 {
-	return (int)syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, least);
+	return fd >= least ? fd : (int)syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, least);
 }
 
 /* In the child. Only system calls from here to exec: the parent may be Python. */
@@ -153,7 +153,7 @@ static void enter(struct mr_spawn *s, int control, unsigned long long ignored)
 static unsigned long long ignored_signals(void)
 {
 	char text[4096];
-	int fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+	int fd = openat(AT_FDCWD, "/proc/self/status", O_RDONLY | O_CLOEXEC); /* musl's open(3) makes two calls */
 	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
 	if (fd >= 0)
 		close(fd);
