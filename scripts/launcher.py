@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import marshal
+import os
 import shutil
 import sys
 import sysconfig
@@ -20,18 +21,23 @@ from pathlib import Path
 
 # The search for cycles of garbage waits for more than a start makes: else it looks through all that was imported, again
 # and again, for a process that is soon over, which takes one part in twenty of a start.
-LAUNCHER = """#!{python} -IS
+# The interpreter is named by its real path: by that of a virtual environment it would read pyvenv.cfg first, and look
+# for itself. What else runs Python (pip) gets that of the environment.
+LAUNCHER = """#!{interpreter} -IS
 import gc
 import sys
 gc.set_threshold(100000)
+sys.executable = {python!r}
 sys.path += {paths!r}
 {load}
 from minirun.cli.main import main
 main()
 """
-LOAD = """from marshal import loads
-with open({modules!r}, "rb", 0) as file:
-    finder, table = loads(file.read())
+LOAD = """import posix
+from marshal import loads
+file = posix.open({modules!r}, posix.O_RDONLY | posix.O_CLOEXEC)
+finder, table = loads(posix.read(file, posix.fstat(file).st_size))
+posix.close(file)
 exec(finder)
 install(table)
 """
@@ -88,7 +94,9 @@ def write_modules(modules: Path) -> list[str]:
     }
     source = found["minirun"].parent / "preload.py"
     finder = compile(source.read_bytes(), str(source), "exec", optimize=2, dont_inherit=True)
-    modules.write_bytes(marshal.dumps((finder, table)))
+    temporary = modules.with_name(f".{modules.name}.new")
+    temporary.write_bytes(marshal.dumps((finder, table)))
+    temporary.replace(modules)  # who is reading the old one reads on
     ours = [str(path) for name, path in found.items() if name.startswith("minirun") and path.suffix == ".py"]
     return [str(source), *ours]
 
@@ -103,7 +111,9 @@ def main() -> None:
     sources = write_modules(modules)
     load = (LOAD_IF_FRESH if checkout else LOAD).format(modules=str(modules), sources=sources)
     paths = [str(path) for path in checkout] + [installed]
-    program.write_text(LAUNCHER.format(python=sys.executable, paths=paths, load=load))
+    program.write_text(
+        LAUNCHER.format(interpreter=os.path.realpath(sys.executable), python=sys.executable, paths=paths, load=load)
+    )
     program.chmod(0o755)
     install_front(Path(sources[0]).parent / "libexec/minirun-oci", program.with_name("minirun-oci"))
 

@@ -43,7 +43,7 @@ def read_in(root: int, path: str) -> str | None:
             return None
         descriptor = os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return os.read(descriptor, MAX_FILE).decode("utf-8", "replace")
+            return os.read(descriptor, status.st_size).decode("utf-8", "replace")
         finally:
             os.close(descriptor)
     finally:

@@ -142,9 +142,10 @@ def _read_blob(path: str, where: str) -> bytes:
     except OSError as error:
         raise InvalidDocument(where, f"its blob cannot be read ({error.strerror})", _REPAIR) from None
     try:
-        if os.fstat(descriptor).st_size > MAX_DOCUMENT:
+        size = os.fstat(descriptor).st_size
+        if size > MAX_DOCUMENT:
             raise InvalidDocument(where, f"larger than {MAX_DOCUMENT} bytes", _REPAIR)
-        return os.read(descriptor, MAX_DOCUMENT)
+        return os.read(descriptor, size)
     finally:
         os.close(descriptor)
 
