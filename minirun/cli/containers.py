@@ -154,13 +154,18 @@ def _row(identity: str) -> dict[str, Any] | None:
         "State": word,
         "Status": _status(word, ended, record),
         "Pid": state["pid"] if state and word != "exited" else 0,
-        "IPAddress": record["IPAddress"] if word != "exited" else "",
+        "IPAddress": _addresses(record) if word != "exited" else "",
         "Ports": ", ".join(_port(port) for port in record["Ports"]),
-        "Networks": record["Network"],
+        "Networks": ",".join(item["network"] for item in record["Networks"]) or record["NetworkMode"],
         "Memory": record["Memory"],
         "Cpus": record["Cpus"],
         "PidsLimit": record["PidsLimit"],
     }
+
+
+def _addresses(record: dict[str, Any]) -> str:
+    """The first address on each network."""
+    return ", ".join(item["addresses"][0].partition("/")[0] for item in record["Networks"])
 
 
 def _port(port: list[Any]) -> str:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 TEXT = """usage: minirun explain run [OPTIONS] IMAGE [COMMAND [ARG...]]
-       minirun explain network create [--subnet CIDR] NAME
+       minirun explain network create [OPTIONS] NAME
 
 Print the steps of a command as the shell commands that you would type. The same objects do them in `run`.
 
@@ -35,7 +35,7 @@ def run(argv: Sequence[str]) -> int:
     elif list(argv[:2]) == ["network", "create"]:
         from minirun.cli.network import understand_create
 
-        sys.stdout.write(explain.network(*understand_create(argv[2:])))
+        sys.stdout.write(explain.network(understand_create(argv[2:])))
     else:
         raise UsageError(
             f"explain {' '.join(argv[:2])}", "cannot be explained", "explain run, or explain network create"

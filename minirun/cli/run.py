@@ -8,7 +8,7 @@ import sys
 from minirun.cli.arguments import Option, collect, help_text, parse, store
 from minirun.cli.main import self_command
 from minirun.engine import options as understand
-from minirun.engine.options import RunOptions
+from minirun.engine.options import Attachment, RunOptions
 from minirun.engine.record import check_name
 from minirun.errors import UsageError
 
@@ -54,6 +54,13 @@ def _add_ports(target: RunOptions, text: str) -> None:
     target.ports += ports.parse(text)
 
 
+def _network(target: RunOptions, text: str) -> None:
+    if text in ("none", "host"):
+        target.network = text
+    else:
+        target.networks = [Attachment(check_name(text, "--net"))]
+
+
 def _hostname(text: str) -> str:
     if len(text) > 64:  # HOST_NAME_MAX, sethostname(2)
         raise UsageError(f"--hostname {text!r}", "longer than 64 characters")
@@ -76,7 +83,7 @@ OPTIONS: list[Option] = [
     Option("-t --tty", "", store("tty"), "give the container a terminal"),
     Option("--rm", "", store("remove"), "remove the container when it ends"),
     Option("--name", "NAME", _set("name", check_name), "name the container (default: the beginning of its id)"),
-    Option("--net --network", "NETWORK", store("network"), "a network (default br0, made at first use); none; or host"),
+    Option("--net --network", "NETWORK", _network, "a network (default br0, made at first use); none; or host"),
     Option("-p --publish", "[IP:]HOST:CONTAINER[/PROTO]", _add_ports, "let a port of the host lead into the container"),
     Option("-e --env", "NAME[=VALUE]", add_env, "set an environment variable"),
     Option("-w --workdir", "DIR", store("workdir"), "working directory in the container"),
@@ -132,8 +139,6 @@ def understand_arguments(argv: Sequence[str]) -> RunOptions:
         from minirun.cli.signals import number
 
         number(options.stop_signal)
-    if options.network not in ("none", "host"):
-        check_name(options.network, "--net")
     return options
 
 

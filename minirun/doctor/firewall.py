@@ -16,7 +16,14 @@ _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _HOOK_NUMBER = 1, 3, 4, 5
 _FAMILIES = {1: "inet", 2: "ip", 7: "bridge"}
 _FORWARD = 2  # NF_INET_FORWARD and NF_BR_FORWARD
 _PROTOCOLS = {number: name for name, number in nft.PROTOCOLS.items()}
-_SIZES = {"ipv4_addr": 4, "ipv6_addr": 16, "inet_proto": 4, "inet_service": 4, "ifname": 16}  # in registers of 4 bytes
+_SIZES = {
+    "ipv4_addr": 4,
+    "ipv6_addr": 16,
+    "inet_proto": 4,
+    "inet_service": 4,
+    "ifname": 16,
+    "ether_addr": 8,
+}  # in registers of 4 bytes
 
 
 class Chain(NamedTuple):
@@ -43,10 +50,10 @@ def forward_drops() -> list[Chain]:
 def elements() -> list[nft.Element]:
     """Every element of our table, with its key and its comment; none if there is no table."""
     found = []
-    for name, (types, _) in TABLE.sets.items():
+    for name, (family, types, _) in TABLE.sets.items():
         where = attribute(nft.NFTA_SET_ELEM_LIST_TABLE, TABLE.name) + attribute(nft.NFTA_SET_ELEM_LIST_SET, name)
         try:
-            replies = _dump(nft.NFT_MSG_GETSETELEM, nft.NFPROTO_INET, where)
+            replies = _dump(nft.NFT_MSG_GETSETELEM, nft.FAMILIES[family], where)
         except FileNotFoundError:
             continue
         for reply in replies:
@@ -83,6 +90,8 @@ def unpack(types: str, first: bytes, last: bytes) -> list[str]:
 def _field(kind: str, first: bytes, last: bytes) -> str:
     if kind == "ifname":
         return _text(first)
+    if kind == "ether_addr":
+        return first[:6].hex(":")
     if kind == "inet_proto":
         return _PROTOCOLS.get(first[0], str(first[0]))
     if kind == "inet_service":

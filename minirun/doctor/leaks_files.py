@@ -15,7 +15,8 @@ from minirun.engine import lifecycle
 from minirun.engine.record import Container
 from minirun.errors import InvalidDocument
 from minirun.linux import syscalls
-from minirun.network import bridge, ipam
+from minirun.network import ipam
+from minirun.network import network as record
 
 _GONE = "its container is gone"
 # What is replaced by rename is first written to a file with the writer's pid behind the name (``store.write``).
@@ -42,7 +43,7 @@ def published(living: Living) -> Iterator[Leak]:
 def networks(living: Living) -> Iterator[Leak]:
     """State of networks that have no record, and in which nobody lives."""
     for name in store.entries(f"{store.state}/networks"):
-        if not bridge.load(name) and not living.ids.intersection(ipam.leases(name).values()):
+        if not record.load(name) and not living.ids.intersection(ipam.leases(name).values()):
             yield _tree("network state", ipam.state_directory(name), f"network {name} has no record")
 
 

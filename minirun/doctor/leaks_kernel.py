@@ -13,10 +13,11 @@ from minirun.doctor.leak import Leak
 from minirun.doctor.living import Living, is_id
 from minirun.doctor.places import SCRATCH
 from minirun.linux import cgroup, netlink, syscalls
-from minirun.network import attach, nat
+from minirun.network import attach, endpoint, nat
+from minirun.network import network as networks
 
 _GONE = "its container is gone"
-_NETWORK = nat.comment("")  # how the alias and the comments of a network begin
+_NETWORK = networks.comment("")  # how the alias and the comments of a network begin
 
 
 def processes(living: Living) -> Iterator[Leak]:
@@ -107,11 +108,11 @@ def cables(living: Living) -> Iterator[Leak]:
 
 def bridges(living: Living) -> Iterator[Leak]:
     """Bridges with our alias whose network has no record, unless a container of another minirun is plugged in."""
-    networks = {network["name"] for network in nat.networks()}
+    known = {network.name for network in networks.listing()}
     links = _links()
     for link in links:
         network = link.alias.removeprefix(_NETWORK)
-        if link.kind != "bridge" or not link.alias.startswith(_NETWORK) or network in networks:
+        if link.kind != "bridge" or not link.alias.startswith(_NETWORK) or network in known:
             continue
         if not any(port.master == link.index and _cable_of(port) in living.short for port in links):
             why = f"network {network} has no record"
@@ -120,18 +121,19 @@ def bridges(living: Living) -> Iterator[Leak]:
 
 def elements(living: Living) -> Iterator[Leak]:
     """Elements of our nftables table whose comment names a container or a network that is gone."""
-    networks = {network["name"] for network in nat.networks()}
+    known = {network.name for network in networks.listing()}
     bridged = {link.alias for link in _links() if link.kind == "bridge"}  # of another minirun, or a leak by itself
     for element in firewall.elements():
         network = element.comment.removeprefix(_NETWORK)
         if element.comment.startswith(_NETWORK):
-            gone, why = network not in networks and element.comment not in bridged, f"network {network} has no record"
+            gone, why = network not in known and element.comment not in bridged, f"network {network} has no record"
         else:
             short = element.comment.rpartition(" ")[2]
             gone, why = len(short) == 12 and is_id(short * 5 + short[:4]) and short not in living.short, _GONE
         if gone:
             key = " . ".join(element.key)
-            command = f"nft delete element inet {nat.TABLE.name} {element.set} '{{ {key} }}'"
+            family = nat.TABLE.sets[element.set][0]
+            command = f"nft delete element {family} {nat.TABLE.name} {element.set} '{{ {key} }}'"
             yield Leak("element", f"{element.set} {{ {key} }}", why, command, partial(nat.TABLE.delete, [element]))
 
 
@@ -142,8 +144,9 @@ def _links() -> list[netlink.Link]:
 
 def _cable_of(link: netlink.Link) -> str:
     """The beginning of the id of the container that a host end belongs to; "" for any other link."""
-    short = link.name.removeprefix("mr")
-    is_end = link.kind == "veth" and link.name == attach.host_end(short) and len(short) == 12
+    short = link.name[2:14]
+    ends = {endpoint.host_end(short, place) for place in range(endpoint.MAX_NETWORKS)}
+    is_end = link.kind == "veth" and len(short) == 12 and link.name in ends
     return short if is_end and is_id(short * 5 + short[:4]) else ""
 
 

@@ -11,7 +11,7 @@ from minirun.errors import Unsupported
 from minirun.linux import netlink
 from minirun.linux.nft import Element
 from minirun.network import bridge as bridges
-from minirun.network import nat
+from minirun.network import creation, nat
 
 _BRIDGE, _MAC, _PEER_MAC = "mrdoctor", "02:6d:00:00:00:01", "02:6d:00:00:00:02"
 _BRIDGE_NETFILTER = "/proc/sys/net/bridge/bridge-nf-call-iptables"
@@ -36,7 +36,7 @@ def veth() -> str:
         with netlink.Socket() as socket:
             index = _make_bridge(socket)
             here = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            socket.ask(netlink.new_veth("mrdoctor1", index, bridges.MTU, "mrdoctor2", here, _PEER_MAC))
+            socket.ask(netlink.new_veth("mrdoctor1", index, creation.MTU, "mrdoctor2", here, _PEER_MAC))
             socket.ask(netlink.set_port("mrdoctor1", "minirun doctor"))
         return "plugged into the bridge, hairpin on"
 
@@ -44,7 +44,7 @@ def veth() -> str:
 
 
 def _make_bridge(socket: netlink.Socket) -> int:
-    socket.ask(netlink.new_bridge(_BRIDGE, _MAC, bridges.MTU))
+    socket.ask(netlink.new_bridge(_BRIDGE, _MAC, creation.MTU))
     socket.ask(netlink.set_up(_BRIDGE))
     return int(netlink.Link(socket.ask(netlink.get_link(_BRIDGE))[0]).index)
 

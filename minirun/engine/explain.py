@@ -6,18 +6,19 @@ would be given now. The script is for ``sudo sh``.
 
 from __future__ import annotations
 
-from minirun.engine import plan
+from minirun.engine import connect, plan
 from minirun.engine.options import RunOptions
 from minirun.engine.record import Container
 from minirun.engine.run import new_id
 from minirun.errors import NotFound
 from minirun.image import layout
-from minirun.network import bridge, ipam
+from minirun.network import bridge
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from minirun.network.creation import Wanted
     from minirun.step import Step
 
 
@@ -28,19 +29,21 @@ def run(options: RunOptions) -> str:
         raise NotFound(f"no such image: {options.image}", "", f"minirun image build {options.image}")
     container = Container(new_id())
     name = options.name or container.id[:12]
-    network = address = None
-    text = ""
-    if options.network not in ("none", "host"):
-        network, missing = bridge.decide(options.network)
-        address = ipam.propose(network)
-        text = _numbered(missing, f"the network {options.network}, which is not there yet") if missing else ""
-    steps = plan.make(container, name, image, options, network, address).steps
+    text, endpoints = "", []
+    if options.network == "bridge":
+        networks = []
+        for wanted in options.networks:
+            network, missing = bridge.decide(wanted.network)
+            networks.append(network)
+            text += _numbered(missing, f"the network {network.name}, which is not there yet") if missing else ""
+        endpoints = connect.endpoints(container.id, name, options, networks, connect.propose)
+    steps = plan.make(container, name, image, options, endpoints).steps
     return _HEAD + f"export id={container.id}\n" + _shorten(text + _numbered(steps, "the container"), container.id)
 
 
-def network(name: str, subnet: str | None) -> str:
+def network(wanted: Wanted) -> str:
     """The script of ``minirun network create``."""
-    return _HEAD + _numbered(bridge.decide(name, subnet)[1], f"the network {name}")
+    return _HEAD + _numbered(bridge.decide(wanted.name, wanted)[1], f"the network {wanted.name}")
 
 
 _HEAD = "#!/bin/sh\nset -e\n"

@@ -6,6 +6,9 @@ import time
 
 from minirun.engine.record import Container
 from minirun.linux import cgroup
+from minirun.network import addresses
+from minirun.network.addresses import IPV4, IPV6
+from minirun.network.endpoint import Endpoint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +41,7 @@ def container(container: Container) -> dict[str, Any]:
         "LogPath": f"{container.home}/log",
         "OCIConfigPath": f"{container.live}/config.json",
         "HostConfig": {
-            "NetworkMode": record["Network"],
+            "NetworkMode": record["NetworkMode"],
             "AutoRemove": record["AutoRemove"],
             "ReadonlyRootfs": record["ReadOnly"],
             "Memory": record["Memory"],
@@ -95,17 +98,32 @@ def _bindings(ports: list[list[Any]]) -> dict[str, list[dict[str, str]]]:
 
 
 def _network(container: Container, record: dict[str, Any], alive: bool) -> dict[str, Any]:
-    address = record["IPAddress"] if alive else ""
-    prefix = int(record["Subnet"].partition("/")[2] or 0) if address else 0
-    endpoint = {"Gateway": record["Gateway"] if address else "", "IPAddress": address, "IPPrefixLen": prefix}
+    endpoints = [Endpoint.from_record(item) for item in record["Networks"]] if alive else []
+    first = _endpoint(endpoints[0]) if endpoints else _endpoint(None)
     return {
-        "Bridge": record["Network"] if address else "",
+        "Bridge": endpoints[0].bridge if endpoints else "",
         "SandboxID": container.id if alive else "",
-        "SandboxKey": f"/run/netns/{record['Name']}" if alive and record["Network"] != "host" else "",
+        "SandboxKey": f"/run/netns/{record['Name']}" if alive and record["NetworkMode"] != "host" else "",
         "Ports": _bindings(record["Ports"]) if alive else {},
-        **endpoint,
-        "Networks": {record["Network"]: endpoint},
+        **{key: value for key, value in first.items() if key not in ("Aliases", "InterfaceName")},
+        "Networks": {endpoint.network: _endpoint(endpoint) for endpoint in endpoints},
     }
+
+
+def _endpoint(endpoint: Endpoint | None) -> dict[str, Any]:
+    """One network of a container, in docker's words."""
+    result: dict[str, Any] = {"MacAddress": endpoint.mac if endpoint else ""}
+    for bits, words in (
+        (IPV4, ("Gateway", "IPAddress", "IPPrefixLen")),
+        (IPV6, ("IPv6Gateway", "GlobalIPv6Address", "GlobalIPv6PrefixLen")),
+    ):
+        interface = next((a for a in endpoint.addresses if addresses.bits(a) == bits), "") if endpoint else ""
+        gateway = next((g for g in endpoint.gateways if addresses.bits(g) == bits), "") if endpoint else ""
+        address, _, prefix = interface.partition("/")
+        result |= dict(zip(words, (gateway, address, int(prefix or 0)), strict=True))
+    result["Aliases"] = endpoint.aliases if endpoint else []
+    result["InterfaceName"] = endpoint.interface if endpoint else ""
+    return result
 
 
 def image(image: Image) -> dict[str, Any]:

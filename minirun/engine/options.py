@@ -16,6 +16,17 @@ MIN_MEMORY = 4 << 20  # bytes: below this the kernel kills init before it become
 _PROTECTED = ("/proc", "/sys", "/dev")
 
 
+class Attachment:
+    """A network that a container shall be attached to, and what is wanted of it; "" and [] leave it to minirun."""
+
+    __slots__ = ("address", "address6", "aliases", "interface", "mac", "network")
+
+    def __init__(self, network: str) -> None:
+        self.network = network
+        self.address = self.address6 = self.mac = self.interface = ""
+        self.aliases: list[str] = []
+
+
 class RunOptions:
     """The options of ``run``. Sizes in bytes, times in seconds."""
 
@@ -35,6 +46,7 @@ class RunOptions:
         "memory",
         "name",
         "network",
+        "networks",
         "no_new_privileges",
         "pids_limit",
         "ports",
@@ -55,7 +67,8 @@ class RunOptions:
         self.command: list[str] = []
         self.name: str | None = None
         self.hostname: str | None = None
-        self.network = "br0"
+        self.network = "bridge"  # or none, host
+        self.networks = [Attachment("br0")]  # when it is bridge
         self.detach = self.interactive = self.tty = self.remove = self.read_only = False
         self.no_new_privileges = self.seccomp = True
         self.env: dict[str, str] = {}

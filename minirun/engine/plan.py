@@ -15,14 +15,17 @@ from minirun.engine.record import Container
 from minirun.errors import NotFound
 from minirun.linux import cgroup, seccomp
 from minirun.network import attach, names
+from minirun.network.addresses import IPV4
 from minirun.runtime import init_ops, namespaces, resources
 from minirun.runtime.process import Spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from minirun.image.layout import Image
+    from minirun.network.endpoint import Endpoint
     from minirun.step import Step
 
 
@@ -34,12 +37,10 @@ def mount_point() -> str:
 class Decided:
     """What was decided about one container before its plan was made."""
 
-    __slots__ = ("address", "config", "network", "steps")
+    __slots__ = ("config", "endpoints", "steps")
 
-    def __init__(
-        self, config: dict[str, Any], network: dict[str, Any] | None, address: str | None, steps: list[Step]
-    ) -> None:
-        self.config, self.network, self.address, self.steps = config, network, address, steps
+    def __init__(self, config: dict[str, Any], endpoints: Sequence[Endpoint], steps: list[Step]) -> None:
+        self.config, self.endpoints, self.steps = config, endpoints, steps
 
 
 def make(
@@ -47,10 +48,9 @@ def make(
     name: str,
     image: Image,
     options: RunOptions,
-    network: dict[str, Any] | None,
-    address: str | None,
+    endpoints: Sequence[Endpoint],
 ) -> Decided:
-    """The plan for ``container``; ``network`` and ``address`` are None without a network of ours."""
+    """The plan for ``container``; there are no ``endpoints`` without a network of ours."""
     user = users.resolve(
         image.config.get("User", "") if options.user is None else options.user,
         users.reader(reversed(image.layers)),
@@ -63,14 +63,14 @@ def make(
     cgroup_path = f"{cgroup.parent}/{container.id}"
     config = spec.config(container.id, image.config, options, user, container.live, netns, f"/{cgroup_path}")
     limits = resources.plan(cgroup_path, config["linux"]["resources"])
-    steps: list[Step] = [_files(container, name, config["hostname"], options, network, address)]
-    if network is not None and address is not None:
-        steps += attach.attach_steps(container.id, name, network, address, options.ports)
+    steps: list[Step] = [_files(container, name, config["hostname"], options, endpoints)]
+    if endpoints:
+        steps += attach.attach_steps(container.id, name, endpoints, options.ports)
     elif netns:
         steps += attach.isolated_steps(container.id, name)
     steps += [limits, *resources.device_filters(limits, config["linux"]["resources"])]
     steps += [_spawn(container, config, options, image, limits)]
-    return Decided(config, network, address, steps)
+    return Decided(config, endpoints, steps)
 
 
 def _files(
@@ -78,15 +78,15 @@ def _files(
     name: str,
     hostname: str,
     options: RunOptions,
-    network: dict[str, Any] | None,
-    address: str | None,
+    endpoints: Sequence[Endpoint],
 ) -> Files:
     texts = []
+    address = endpoints[0].address(IPV4) if endpoints else None
     if options.network != "host":
         texts = [
             [f"{container.live}/hosts", names.hosts(hostname, name, address)],
             [f"{container.live}/hostname", f"{hostname}\n"],
-            [f"{container.live}/resolv.conf", names.resolv_conf() if network else ""],
+            [f"{container.live}/resolv.conf", names.resolv_conf() if endpoints else ""],
         ]
     directories = [container.live, mount_point(), f"{container.home}/upper", f"{container.home}/work"]
     return Files(directories, texts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from minirun import step, store, strict_json
-from minirun.engine import lifecycle, plan
+from minirun.engine import connect, lifecycle, plan
 from minirun.engine import record as records
 from minirun.engine.options import RunOptions
 from minirun.engine.record import Container
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minirun.image.layout import Image
+    from minirun.network.endpoint import Endpoint
 
 
 def find_image(reference: str, progress: Callable[[str], None]) -> Image:
@@ -91,15 +92,15 @@ def _start(container: Container, image: Image, options: RunOptions, lock: int, a
     store.directory(container.home)
     records.take_name(name, container.id)
 
-    network = address = None
-    if options.network not in ("none", "host"):
-        network = bridge.ensure(options.network)
+    endpoints: list[Endpoint] = []
+    if options.network == "bridge":
+        networks = [bridge.ensure(wanted.network) for wanted in options.networks]
         if options.ports:
             ports.check(options.ports)
-        address = ipam.allocate(network, container.id)
+        endpoints = connect.endpoints(container.id, name, options, networks, ipam.allocate)
     elif options.ports:
         raise UsageError("-p", f"--net {options.network} publishes nothing", "use a bridge network")
-    decided = plan.make(container, name, image, options, network, address)
+    decided = plan.make(container, name, image, options, endpoints)
 
     store.write_json(f"{container.live}/plan.json", [s.record() for s in decided.steps])
     store.create(f"{container.live}/config.json", strict_json.dumps(decided.config) + "\n")

@@ -30,9 +30,9 @@ RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
 IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_NET_NS_FD = 20, 26, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
-VETH_INFO_PEER, IFLA_BRPORT_MODE, IFLA_INET_CONF, IPV4_DEVCONF_TAG = 1, 4, 1, 12
-IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
-RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_TABLE = 1, 4, 5, 15
+VETH_INFO_PEER, IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED, IFLA_INET_CONF, IPV4_DEVCONF_TAG = 1, 4, 33, 1, 12
+IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS, IFA_F_NODAD = 1, 2, 4, 8, 2
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY = 1, 4, 5, 6
 RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_UNICAST, RTN_MULTICAST = 254, 4, 0, 1, 5
 AF_UNSPEC, AF_INET, AF_INET6 = 0, 2, 10
 IFF_UP = 1
@@ -82,24 +82,24 @@ def attributes(data: bytes, start: int = 0) -> Iterator[tuple[int, bytes]]:
         start += max(4, (length + 3) & ~3)
 
 
-_shared: dict[str | None, Socket] = {}
+_shared: dict[tuple[int, str | None], Socket] = {}
 
 
-def shared(netns: str | None = None) -> Socket:
-    """A socket that stays open for whoever asks for the same namespace next: a plan's steps talk to two of them.
+def shared(protocol: int = syscalls.NETLINK_ROUTE, netns: str | None = None) -> Socket:
+    """A socket that stays open for whoever asks for the same next: a plan's steps talk to two namespaces.
 
     It also keeps the namespace alive: ``forget`` it with the name.
     """
-    if netns not in _shared:
-        socket = Socket(netns=netns)
+    socket = _shared.get((protocol, netns))
+    if socket is None:
+        socket = _shared[protocol, netns] = Socket(protocol, netns)
         socket.stays = True
-        _shared[netns] = socket
-    return _shared[netns]
+    return socket
 
 
 def forget(netns: str) -> None:
     """Close the shared socket of a namespace, if there is one."""
-    socket = _shared.pop(netns, None)
+    socket = _shared.pop((syscalls.NETLINK_ROUTE, netns), None)
     if socket:
         os.close(socket.descriptor)
 
@@ -110,6 +110,7 @@ class Socket:
     def __init__(self, protocol: int = syscalls.NETLINK_ROUTE, netns: str | None = None) -> None:
         self.descriptor = syscalls.netlink_socket(protocol, netns)
         self.stays = False
+        self.number = 1
 
     def __enter__(self) -> Socket:
         return self
@@ -123,32 +124,42 @@ class Socket:
 
         Raises OSError for the first message that failed, with the kernel's own text if it gave one.
         """
-        return self._exchange(b"", messages, b"")
+        return self._exchange(messages)
 
     def transaction(self, begin: Message, messages: Sequence[Message], end: Message) -> None:
         """Send messages that take effect together or not at all (nfnetlink's batch). Raises as ``ask`` does."""
-        self._exchange(begin.packed(0), messages, end.packed(len(messages) + 1))
+        self._exchange(messages, begin, end)
 
-    def _exchange(self, before: bytes, messages: Sequence[Message], after: bytes) -> list[bytes]:
+    def _exchange(
+        self, messages: Sequence[Message], begin: Message | None = None, end: Message | None = None
+    ) -> list[bytes]:
         # Errors always come back; an acknowledgement only of the last, which therefore means "all were handled".
         messages[-1].flags |= NLM_F_ACK
-        packed = b"".join(message.packed(number) for number, message in enumerate(messages, 1))
-        os.write(self.descriptor, before + packed + after)
+        # Numbers go on from one exchange to the next: what is still to come of one that failed is not taken for this.
+        start, last = self.number, self.number + len(messages)
+        self.number = last + 2
+        packed = b"".join(message.packed(start + place) for place, message in enumerate(messages, 1))
+        os.write(
+            self.descriptor,
+            (begin.packed(start) if begin else b"") + packed + (end.packed(last + 1) if end else b""),
+        )
         bodies: list[bytes] = []
         failure: OSError | None = None
         while True:
             for kind, flags, sequence, body in self._read():
+                if sequence < start:
+                    continue
                 if kind not in (NLMSG_ERROR, NLMSG_DONE):
                     bodies.append(body)
                     continue
                 number = -_integer.unpack_from(body)[0]
                 if number and failure is None:
-                    about = messages[sequence - 1].about if sequence else ""
+                    about = messages[sequence - start - 1].about if sequence > start else ""
                     text = _kernel_text(flags, body) if kind == NLMSG_ERROR else ""
                     failure = OSError(number, text or os.strerror(number), about or None)
-                if failure and sequence in (0, len(messages)):  # 0: the transaction as a whole
+                if failure and sequence in (start, last):  # start: the transaction as a whole
                     raise failure
-                if sequence == len(messages):
+                if sequence == last:
                     return bodies
 
     def _read(self) -> Iterator[tuple[int, int, int, bytes]]:
@@ -219,9 +230,13 @@ def new_veth(name: str, master: int, mtu: int, peer: str, netns: int, peer_mac: 
     return _link_message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, name, *details, set_flags=IFF_UP, change=IFF_UP)
 
 
-def set_port(name: str, alias: str) -> Message:
-    """Set a bridge port's alias and let it send a frame back where it came from (hairpin)."""
-    port = nested(IFLA_INFO_SLAVE_DATA, attribute(IFLA_BRPORT_MODE, b"\1"))
+def set_port(name: str, alias: str, isolated: bool = False) -> Message:
+    """Set a bridge port's alias and let it send a frame back where it came from (hairpin).
+
+    An ``isolated`` port (Linux 4.18) exchanges frames only with ports that are not, and with the bridge itself.
+    """
+    flags = attribute(IFLA_BRPORT_MODE, b"\1") + (attribute(IFLA_BRPORT_ISOLATED, b"\1") if isolated else b"")
+    port = nested(IFLA_INFO_SLAVE_DATA, flags)
     details = (attribute(IFLA_IFALIAS, alias.encode()), attribute(IFLA_INFO_SLAVE_KIND, "bridge"), port)
     return _link_message(RTM_NEWLINK, 0, name, details[0], nested(IFLA_LINKINFO, *details[1:]))
 
@@ -259,11 +274,15 @@ def _address_message(kind: int, flags: int, index: int, address: str, prefix: in
     if family == AF_INET and kind == RTM_NEWADDR and prefix < 31:
         broadcast = int.from_bytes(packed, "big") | (1 << (32 - prefix)) - 1
         body += attribute(IFA_BROADCAST, broadcast.to_bytes(4, "big"))
+    if (
+        family == AF_INET6 and kind == RTM_NEWADDR
+    ):  # it is leased: to look for a second holder costs a second (RFC 4862)
+        body += attribute(IFA_FLAGS, IFA_F_NODAD)
     return Message(kind, flags, body, f"{address}/{prefix}")
 
 
 def add_address(index: int, address: str, prefix: int) -> Message:
-    """``ip addr add ADDRESS/PREFIX brd + dev INDEX``."""
+    """``ip addr add ADDRESS/PREFIX brd + dev INDEX``, for IPv6 ``nodad`` instead of ``brd +``."""
     return _address_message(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, index, address, prefix)
 
 
@@ -281,9 +300,9 @@ def add_default_route(index: int, gateway: str) -> Message:
     return Message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, body, f"default via {gateway}")
 
 
-def get_routes() -> Message:
-    """Ask for every IPv4 route of every table."""
-    return Message(RTM_GETROUTE, NLM_F_DUMP, _route.pack(AF_INET, 0, 0, 0, 0, 0, 0, 0, 0), "routes")
+def get_routes(family: int = AF_INET) -> Message:
+    """Ask for every route of every table."""
+    return Message(RTM_GETROUTE, NLM_F_DUMP, _route.pack(family, 0, 0, 0, 0, 0, 0, 0, 0), "routes")
 
 
 class Link:
@@ -317,14 +336,22 @@ def find_link(socket: Socket, name: str) -> Link | None:
         raise
 
 
-def routes(socket: Socket) -> list[tuple[int, int, int]]:
-    """Every IPv4 route as (destination, prefix length, type), the kernel's own for local addresses included."""
-    result = []
-    for body in socket.ask(get_routes()):
-        _, prefix, _, _, _, _, _, kind, _ = _route.unpack_from(body)
-        destination = dict(attributes(body, _route.size)).get(RTA_DST, bytes(4))
-        result.append((int.from_bytes(destination, "big"), prefix, kind))
-    return result
+class Route:
+    """What RTM_GETROUTE told about a route: ``destination`` as a number, ``prefix`` length, type, index of the link."""
+
+    __slots__ = ("destination", "link", "metric", "prefix", "table", "type")
+
+    def __init__(self, body: bytes) -> None:
+        _, self.prefix, _, _, self.table, _, _, self.type, _ = _route.unpack_from(body)
+        found = dict(attributes(body, _route.size))
+        self.destination = int.from_bytes(found.get(RTA_DST, b""), "big")
+        self.link = int.from_bytes(found.get(RTA_OIF, b""), "little")
+        self.metric = int.from_bytes(found.get(RTA_PRIORITY, b""), "little")
+
+
+def routes(socket: Socket, family: int = AF_INET) -> list[Route]:
+    """Every route of a family, the kernel's own for local addresses included."""
+    return [Route(body) for body in socket.ask(get_routes(family))]
 
 
 def _text(value: bytes) -> str:

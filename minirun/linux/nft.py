@@ -11,13 +11,14 @@ linux/netfilter/nf_tables.h.
 from __future__ import annotations
 
 from minirun.linux import netlink, syscalls
-from minirun.linux.netlink import AF_UNSPEC, NLM_F_CREATE, NLM_F_DUMP, Message, Socket, attribute, attributes, nested
+from minirun.linux.netlink import AF_UNSPEC, NLM_F_CREATE, NLM_F_DUMP, Message, attribute, attributes, nested
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-NFPROTO_INET, NFNL_SUBSYS_NFTABLES = 1, 10
+NFNL_SUBSYS_NFTABLES = 10
+FAMILIES = {"inet": 1, "bridge": 7}  # NFPROTO_*
 NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 0x10, 0x11
 NFT_MSG_GETTABLE, NFT_MSG_DELTABLE = 1, 2
 NFT_MSG_NEWSETELEM, NFT_MSG_GETSETELEM, NFT_MSG_DELSETELEM = 12, 13, 14
@@ -33,6 +34,7 @@ PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}  # RFC 5237; as /etc/protocols, w
 VERDICTS = {"accept": NF_ACCEPT, "drop": NF_DROP}
 
 _ENCODERS: dict[str, Callable[[str], bytes]] = {
+    "ether_addr": netlink.packed_mac,
     "ipv4_addr": netlink.packed_address,
     "ipv6_addr": netlink.packed_address,
     "inet_proto": lambda text: bytes([PROTOCOLS[text]]),
@@ -59,26 +61,36 @@ class Element:
 
 
 class Table:
-    """The sets of one table of family inet: name -> (types of the key, types of the data)."""
+    """A table of one name in some families, and its sets: name -> (family, types of the key, types of the data)."""
 
-    def __init__(self, name: str, sets: dict[str, tuple[str, str]]) -> None:
+    def __init__(self, name: str, sets: dict[str, tuple[str, str, str]]) -> None:
         self.name, self.sets = name, sets
+        self.families = tuple(dict.fromkeys(family for family, _, _ in sets.values()))
 
-    def exists(self) -> bool:
-        """Whether the kernel has the table."""
-        question = _message(NFT_MSG_GETTABLE, 0, attribute(NFTA_TABLE_NAME, self.name))
-        with Socket(syscalls.NETLINK_NETFILTER) as socket:
+    def exists(self, some: bool = False) -> bool:
+        """Whether the kernel has the table in each of its families, or in ``some``."""
+        return (any if some else all)(map(self._exists, self.families))
+
+    def _exists(self, family: str) -> bool:
+        question = _message(NFT_MSG_GETTABLE, 0, family, attribute(NFTA_TABLE_NAME, self.name))
+        with netlink.shared(syscalls.NETLINK_NETFILTER) as socket:
             try:
                 return bool(socket.ask(question))
             except FileNotFoundError:
                 return False
 
     def drop(self) -> None:
-        """Delete the table with all that is in it; absent is fine."""
-        try:
-            self._commit([_message(NFT_MSG_DELTABLE, 0, attribute(NFTA_TABLE_NAME, self.name), self.name)])
-        except FileNotFoundError:
-            pass
+        """Delete the table with all that is in it, in each family; absent is fine."""
+        for family in self.families:
+            try:
+                name = attribute(NFTA_TABLE_NAME, self.name)
+                self._commit([_message(NFT_MSG_DELTABLE, 0, family, name, self.name)])
+            except FileNotFoundError:
+                pass
+
+    def sh(self, verb: str, element: Element) -> str:
+        """The command by which nft(8) would ``add`` or ``delete`` an element."""
+        return f"nft {verb} element {self.sets[element.set][0]} {self.name} {element.set} '{{ {element} }}'"
 
     def add(self, elements: Sequence[Element]) -> None:
         """Add all of them or none. FileExistsError: a key is there with other data; FileNotFoundError: no such table.
@@ -87,9 +99,12 @@ class Table:
         """
         self._commit([self._message(NFT_MSG_NEWSETELEM, NLM_F_CREATE, element) for element in elements])
 
-    def delete(self, elements: Sequence[Element]) -> None:
-        """Take away those that are there with this very comment; one that has another's comment is another's."""
-        mine = [element for element in elements if self.comment(element) == element.comment]
+    def delete(self, elements: Sequence[Element], own: bool = False) -> None:
+        """Take away those that are there with this very comment; one that has another's comment is another's.
+
+        Where the key is nobody else's, ``own``, nothing is compared.
+        """
+        mine = elements if own else [element for element in elements if self.comment(element) == element.comment]
         try:
             self._commit([self._message(NFT_MSG_DELSETELEM, 0, element) for element in mine])
         except FileNotFoundError:  # gone since we looked, all with their table or some alone
@@ -101,7 +116,7 @@ class Table:
 
     def comment(self, element: Element) -> str | None:
         """The comment of the element that has this one's key, or None if there is none."""
-        with Socket(syscalls.NETLINK_NETFILTER) as socket:
+        with netlink.shared(syscalls.NETLINK_NETFILTER) as socket:
             try:
                 replies = socket.ask(self._message(NFT_MSG_GETSETELEM, 0, element))
             except FileNotFoundError:
@@ -111,7 +126,7 @@ class Table:
 
     def has(self, elements: Sequence[Element]) -> bool:
         """Whether all of these keys are there; asked in one write."""
-        with Socket(syscalls.NETLINK_NETFILTER) as socket:
+        with netlink.shared(syscalls.NETLINK_NETFILTER) as socket:
             try:
                 socket.ask(*(self._message(NFT_MSG_GETSETELEM, 0, element) for element in elements))
             except FileNotFoundError:
@@ -121,9 +136,9 @@ class Table:
     def dump(self, name: str) -> list[tuple[bytes, str]]:
         """The packed key and the comment of every element of a set; none if there is no such table."""
         where = attribute(NFTA_SET_ELEM_LIST_TABLE, self.name) + attribute(NFTA_SET_ELEM_LIST_SET, name)
-        with Socket(syscalls.NETLINK_NETFILTER) as socket:
+        with netlink.shared(syscalls.NETLINK_NETFILTER) as socket:
             try:
-                replies = socket.ask(_message(NFT_MSG_GETSETELEM, NLM_F_DUMP, where))
+                replies = socket.ask(_message(NFT_MSG_GETSETELEM, NLM_F_DUMP, self.sets[name][0], where))
             except FileNotFoundError:
                 return []
         return [pair for reply in replies for pair in _elements(reply)]
@@ -133,11 +148,11 @@ class Table:
             return
         envelope = bytes([AF_UNSPEC, 0]) + NFNL_SUBSYS_NFTABLES.to_bytes(2, "big")
         begin, end = Message(NFNL_MSG_BATCH_BEGIN, 0, envelope), Message(NFNL_MSG_BATCH_END, 0, envelope)
-        with Socket(syscalls.NETLINK_NETFILTER) as socket:
+        with netlink.shared(syscalls.NETLINK_NETFILTER) as socket:
             socket.transaction(begin, messages, end)
 
     def _message(self, kind: int, flags: int, element: Element) -> Message:
-        key_types, data_types = self.sets[element.set]
+        family, key_types, data_types = self.sets[element.set]
         start, end = pack(key_types, element.key)
         parts = [nested(NFTA_SET_ELEM_KEY, attribute(NFTA_DATA_VALUE, start))]
         if end != start:
@@ -149,7 +164,7 @@ class Table:
             attribute(NFTA_SET_ELEM_LIST_SET, element.set),
             nested(NFTA_SET_ELEM_LIST_ELEMENTS, nested(NFTA_LIST_ELEM, *parts)),
         )
-        return _message(kind, flags, b"".join(body), f"{element.set} {{ {element} }}")
+        return _message(kind, flags, family, b"".join(body), f"{element.set} {{ {element} }}")
 
 
 def pack(types: str, values: list[str]) -> tuple[bytes, bytes]:
@@ -183,8 +198,8 @@ def _details(types: str, element: Element) -> list[bytes]:
     return parts
 
 
-def _message(kind: int, flags: int, body: bytes, about: str = "") -> Message:
-    return Message(NFNL_SUBSYS_NFTABLES << 8 | kind, flags, bytes([NFPROTO_INET, 0, 0, 0]) + body, about)
+def _message(kind: int, flags: int, family: str, body: bytes, about: str = "") -> Message:
+    return Message(NFNL_SUBSYS_NFTABLES << 8 | kind, flags, bytes([FAMILIES[family], 0, 0, 0]) + body, about)
 
 
 def _elements(reply: bytes) -> list[tuple[bytes, str]]:

@@ -1,12 +1,13 @@
-"""One container's place in the network: its namespace, its cable to the bridge, its address.
+"""One container's place in the networks: its namespace, its cables to bridges, its addresses.
 
     host namespace                                    container's namespace, /run/netns/<name>
     br0 10.201.0.1 ── mr3f9a12ab34cd ═══ veth ═══════ eth0 10.201.0.2, default via 10.201.0.1
 
-``attach_steps`` decides nothing and asks nothing: given a network, an address and ports it says what has to be done.
-The order of the steps is forced: the cable's far end is born inside the namespace, the address needs the cable, and a
-port is published when something can answer behind it. Taking apart is dropping the namespace: the kernel then removes
-the cable by itself, later and in bulk, while deleting it by name would make us wait 16-29 ms.
+``attach_steps`` decides nothing and asks nothing: given endpoints and ports it says what has to be done. The order of
+the steps is forced: the firewall knows who is behind a port before the port can speak, the cable's far end is born
+inside the namespace, the address needs the cable, and a port is published when something can answer behind it. Taking
+apart is dropping the namespace: the kernel then removes the cables by itself, later and in bulk, while deleting one by
+name would make us wait 16-29 ms.
 """
 
 from __future__ import annotations
@@ -17,16 +18,17 @@ from binascii import crc32
 from minirun import store
 from minirun.errors import Conflict
 from minirun.linux import mounts, netlink, syscalls
-from minirun.network import addresses, sysctl
+from minirun.network import sysctl
+from minirun.network.addresses import IPV4
 from minirun.network.ipam import Lease
-from minirun.network.nat import Publish
+from minirun.network.nat import Claims, Publish
 from minirun.step import Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
 
+    from minirun.network.endpoint import Endpoint
     from minirun.network.ports import Port
 
 NETNS = "/run/netns"  # iproute2's own place, so that `ip netns exec <name>` just works
@@ -35,31 +37,40 @@ ENODEV, EINVAL, EXFULL, EADDRNOTAVAIL = 19, 22, 54, 99
 
 
 def attach_steps(
-    container_id: str, container_name: str, network: dict[str, Any], address: str, published: Sequence[Port]
+    container_id: str, container_name: str, endpoints: Sequence[Endpoint], published: Sequence[Port]
 ) -> list[Step]:
-    """The steps that give a container its namespace, eth0 with ``address`` on ``network``, and its ports."""
-    netns, gateway = netns_path(container_name), network["gateway"]
-    prefix = addresses.Subnet.parse(network["subnet"]).prefix
-    host, label = host_end(container_id), comment(container_id, container_name)
-    mtu, mac = network["mtu"], mac_address(address)
-    steps = [
-        Lease(network["name"], address, container_id),
-        Netns(container_name, owner_tag(container_id)),
-        Veth(host, network["bridge"], "eth0", netns, mac, mtu, label),
-        Interface(netns, "eth0", f"{address}/{prefix}", gateway),
-        Carrier(host, network["bridge"]),
-    ]
+    """The steps that give a container its namespace, an interface on each network, and its ports."""
+    steps: list[Step] = [Netns(container_name, owner_tag(container_id))]
+    for each in endpoints:
+        steps += plug_steps(container_id, container_name, each, netns_path(container_name))
     if published:
-        elements = [port.element(address) for port in published]
-        steps.append(Publish(network["name"], container_id, label, elements))
+        label = comment(container_id, container_name)
+        elements = [port.element(endpoints[0].address(IPV4)) for port in published]
+        steps.append(Publish(endpoints[0].network, container_id, label, elements))
     return steps
+
+
+def plug_steps(container_id: str, container_name: str, plug: Endpoint, netns: str) -> list[Step]:
+    """The steps that put one more interface into a namespace."""
+    label = comment(container_id, container_name)
+    leased = [address.partition("/")[0] for address in plug.addresses]
+    return [
+        *(
+            Lease(plug.network, address, container_id, plug.notes(container_id, container_name, address))
+            for address in leased
+        ),
+        Claims(label, plug.claims()),
+        Veth(plug.port, plug.bridge, plug.interface, netns, plug.mac, plug.mtu, label, plug.isolated),
+        Interface(netns, plug.interface, plug.addresses, plug.gateways),
+        Carrier(plug.port, plug.bridge),
+    ]
 
 
 def isolated_steps(container_id: str, container_name: str) -> list[Step]:
     """The steps of ``--net none``: a namespace with nothing but lo."""
     return [
         Netns(container_name, owner_tag(container_id)),
-        Interface(netns_path(container_name), "", "", ""),
+        Interface(netns_path(container_name), "", [], []),
     ]
 
 
@@ -68,19 +79,9 @@ def netns_path(container_name: str) -> str:
     return f"{NETNS}/{container_name}"
 
 
-def host_end(container_id: str) -> str:
-    """The name of the cable's end on the host; it follows from the id, so that it can be found with no record."""
-    return f"mr{container_id[:12]}"
-
-
 def comment(container_id: str, container_name: str) -> str:
     """What ``ip link`` and ``nft list`` show as the owner; cut so that the id always fits (nft: 128 bytes)."""
     return f"{container_name[:100]} {container_id[:12]}"
-
-
-def mac_address(address: str) -> str:
-    """The MAC that belongs to an address: who takes over an address answers neighbours that remember the old holder."""
-    return "02:6d:" + netlink.packed_address(address).hex(":")  # 02: locally administered (IEEE 802c), 6d: "m"
 
 
 def owner_tag(container_id: str) -> int:
@@ -147,7 +148,7 @@ class Veth(Step):
     """The virtual cable: one end a port of the bridge, the other inside the namespace."""
 
     kind = "veth"
-    fields = ("host", "bridge", "peer", "netns", "mac", "mtu", "alias")
+    fields = ("host", "bridge", "peer", "netns", "mac", "mtu", "alias", "isolated")
     host: str
     bridge: str
     peer: str
@@ -155,6 +156,7 @@ class Veth(Step):
     mac: str
     mtu: int
     alias: str
+    isolated: bool
 
     def sh(self) -> str:
         peer = f"peer name {self.peer} address {self.mac} mtu {self.mtu} netns {os.path.basename(self.netns)}"
@@ -163,7 +165,7 @@ class Veth(Step):
                 f"ip link add {self.host} mtu {self.mtu} type veth {peer}",
                 f"sysctl -qew net.ipv6.conf.{self.host}.disable_ipv6=1",
                 f"ip link set {self.host} master {self.bridge} alias '{self.alias}' up",
-                f"bridge link set dev {self.host} hairpin on",
+                f"bridge link set dev {self.host} hairpin on" + (" isolated on" if self.isolated else ""),
             )
         )
 
@@ -173,7 +175,7 @@ class Veth(Step):
             if bridge is None:
                 raise OSError(ENODEV, "no such bridge", self.bridge)
             self._create(socket, bridge.index)
-            socket.ask(netlink.set_port(self.host, self.alias))
+            socket.ask(netlink.set_port(self.host, self.alias, self.isolated))
         # The far end is still down, so this one has no carrier, and IPv6 has not begun to look for an address.
         sysctl.write(f"{PROC_NET}/ipv6/conf/{self.host}/disable_ipv6", "1")
 
@@ -213,24 +215,31 @@ class Veth(Step):
 
 
 class Interface(Step):
-    """The devices inside the namespace: lo up and, if there is a cable, its address, up, and the way out through it."""
+    """What is inside the namespace: lo up and, if there is a cable, its addresses, up, and the way out through it."""
 
     kind = "interface"
-    fields = ("netns", "device", "address", "gateway")
+    fields = ("netns", "device", "addresses", "gateways")
     netns: str
     device: str
-    address: str
-    gateway: str
+    addresses: list[str]
+    gateways: list[str]
 
     def sh(self) -> str:
-        ip = f"ip -n {os.path.basename(self.netns)}"
+        name = os.path.basename(self.netns)
+        ip = f"ip -n {name}"
         lines = [f"{ip} link set lo up"]
-        if self.device:
-            lines += [
-                f"{ip} addr add {self.address} brd + dev {self.device}",
-                f"{ip} link set {self.device} up",
-                f"{ip} route add default via {self.gateway} dev {self.device} proto static",
+        if self._sysctls():
+            settings = [
+                f"{path.removeprefix('/proc/sys/').replace('/', '.')}={v}" for path, v in self._sysctls().items()
             ]
+            lines += [f"ip netns exec {name} sysctl -qew {' '.join(settings)}"]
+        for address in self.addresses:
+            lines += [f"{ip} addr add {address} {'nodad' if ':' in address else 'brd +'} dev {self.device}"]
+        if self.device:
+            lines += [f"{ip} link set {self.device} up"]
+        for gateway in self.gateways:
+            family = f"{ip} -6" if ":" in gateway else ip
+            lines += [f"{family} route add default via {gateway} dev {self.device} proto static"]
         return "\n".join(lines)
 
     def do(self) -> None:
@@ -238,31 +247,45 @@ class Interface(Step):
             if not self.device:
                 socket.ask(netlink.set_up("lo"))
                 return
+            if settings := self._sysctls():
+                syscalls.netns_write(self.netns, settings)
             index = netlink.Link(socket.ask(netlink.set_up("lo"), netlink.get_link(self.device))[0]).index
             socket.ask(
-                netlink.add_address(index, *self._parsed()),
-                netlink.set_up(self.device),  # before the route: a gateway behind a device that is down is refused
-                netlink.add_default_route(index, self.gateway),
+                *(netlink.add_address(index, *_split(address)) for address in self.addresses),
+                netlink.set_up(self.device),  # before the routes: a gateway behind a device that is down is refused
+                *(netlink.add_default_route(index, gateway) for gateway in self.gateways),
             )
 
     def undo(self) -> None:
-        """Take the address away: somebody may hold the namespace, and the address will soon be another's."""
-        if not self.device:
-            return
-        try:
-            with netlink.shared(netns=self.netns) as socket:
-                link = netlink.find_link(socket, self.device)
-                if link:
-                    socket.ask(netlink.delete_address(link.index, *self._parsed()))
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            if error.errno not in (EADDRNOTAVAIL, EINVAL):  # never added; never became a namespace
-                raise
+        """Take the addresses away: somebody may hold the namespace, and they will soon be another's."""
+        for address in self.addresses:
+            try:
+                with netlink.shared(netns=self.netns) as socket:
+                    link = netlink.find_link(socket, self.device)
+                    if link:
+                        socket.ask(netlink.delete_address(link.index, *_split(address)))
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                if error.errno not in (EADDRNOTAVAIL, EINVAL):  # never added; never became a namespace
+                    raise
 
-    def _parsed(self) -> tuple[str, int]:
-        address, _, prefix = self.address.partition("/")
-        return address, int(prefix)
+    def _sysctls(self) -> dict[str, str]:
+        """IPv6 is off in a new namespace (see ``Netns``): on, where a network has it, without what would take time."""
+        if not any(":" in address for address in self.addresses):
+            return {}
+        conf = f"{PROC_NET}/ipv6/conf"
+        return {
+            f"{conf}/{self.device}/accept_ra": "0",  # routes come from us, not from a neighbour that poses as a router
+            f"{conf}/{self.device}/accept_dad": "0",  # a port in hairpin mode sends the question back: "a duplicate"
+            f"{conf}/lo/disable_ipv6": "0",
+            f"{conf}/{self.device}/disable_ipv6": "0",
+        }
+
+
+def _split(address: str) -> tuple[str, int]:
+    text, _, prefix = address.partition("/")
+    return text, int(prefix)
 
 
 class Carrier(Step):

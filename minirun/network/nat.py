@@ -13,7 +13,8 @@ from minirun import store, strict_json
 from minirun.errors import Conflict, MinirunError, Unsupported
 from minirun.linux import nft
 from minirun.linux.nft import Element
-from minirun.network import helper, ipam
+from minirun.network import endpoint, helper, ipam
+from minirun.network import network as networks
 from minirun.step import Step
 
 TYPE_CHECKING = False
@@ -21,37 +22,43 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any, ClassVar
 
+    from minirun.network.network import Network
+
 RULES = os.path.join(os.path.dirname(__file__), "ruleset.nft")
 
-# The sets of ruleset.nft: what a key is made of, and in a map what it leads to.
+# The sets of ruleset.nft: the family of their table, what a key is made of, and in a map what it leads to.
 TABLE = nft.Table(
     "minirun",
     {
-        "bridges": ("ifname", ""),
-        "masq_br": ("ifname", ""),
-        "egress": ("ifname", "verdict"),
-        "peering": ("ifname . ifname", "verdict"),
-        "hairpin4": ("ipv4_addr . ipv4_addr", ""),
-        "hairpin6": ("ipv6_addr . ipv6_addr", ""),
-        "pub4": ("ipv4_addr . inet_proto . inet_service", "ipv4_addr . inet_service"),
-        "pub4_any": ("inet_proto . inet_service", "ipv4_addr . inet_service"),
-        "pub4_range": ("inet_proto . inet_service", "ipv4_addr"),
-        "pub6": ("ipv6_addr . inet_proto . inet_service", "ipv6_addr . inet_service"),
-        "pub6_any": ("inet_proto . inet_service", "ipv6_addr . inet_service"),
-        "pub6_range": ("inet_proto . inet_service", "ipv6_addr"),
+        "bridges": ("inet", "ifname", ""),
+        "masq_br": ("inet", "ifname", ""),
+        "egress": ("inet", "ifname", "verdict"),
+        "peering": ("inet", "ifname . ifname", "verdict"),
+        "hairpin4": ("inet", "ipv4_addr . ipv4_addr", ""),
+        "hairpin6": ("inet", "ipv6_addr . ipv6_addr", ""),
+        "pub4": ("inet", "ipv4_addr . inet_proto . inet_service", "ipv4_addr . inet_service"),
+        "pub4_any": ("inet", "inet_proto . inet_service", "ipv4_addr . inet_service"),
+        "pub4_range": ("inet", "inet_proto . inet_service", "ipv4_addr"),
+        "pub6": ("inet", "ipv6_addr . inet_proto . inet_service", "ipv6_addr . inet_service"),
+        "pub6_any": ("inet", "inet_proto . inet_service", "ipv6_addr . inet_service"),
+        "pub6_range": ("inet", "inet_proto . inet_service", "ipv6_addr"),
+        "ports": ("bridge", "ifname", ""),
+        "claims4": ("bridge", "ifname . ether_addr . ipv4_addr", ""),
+        "claims6": ("bridge", "ifname . ether_addr . ipv6_addr", ""),
     },
 )
 
 
-def network_elements(network: dict[str, Any]) -> list[list[Any]]:
+def network_elements(network: Network) -> list[list[Any]]:
     """What a network needs in the table, as [set, key, data]."""
-    bridge, subnet = network["bridge"], network["subnet"]
+    bridge = network.bridge
     return [
         ["bridges", [bridge], []],
-        ["masq_br", [bridge], []],
-        ["egress", [bridge], ["accept"]],
-        ["peering", [bridge, bridge], ["accept"]],
-        ["hairpin4", [subnet, subnet], []],
+        *([] if network.internal else [["masq_br", [bridge], []]]),
+        ["egress", [bridge], ["drop" if network.internal else "accept"]],
+        ["peering", [bridge, bridge], ["drop" if network.isolate else "accept"]],
+        *(["hairpin4", [str(a.subnet), str(b.subnet)], []] for a in network.ipv4 for b in network.ipv4),
+        *(["hairpin6", [str(a.subnet), str(b.subnet)], []] for a in network.ipv6 for b in network.ipv6),
     ]
 
 
@@ -68,13 +75,22 @@ class Elements(Step):
         return [Element(name, key, data, self.comment) for name, key, data in self.elements]
 
     def sh(self) -> str:
-        return "\n".join(f"nft add element inet {TABLE.name} {e.set} '{{ {e} }}'" for e in self.parsed())
+        return "\n".join(TABLE.sh("add", element) for element in self.parsed())
 
     def do(self) -> None:
         _add(self.parsed())
 
     def undo(self) -> None:
         TABLE.delete(self.parsed())
+
+
+class Claims(Elements):
+    """The elements that say which addresses a port of a bridge may send from. They follow from the leases."""
+
+    kind = "claims"
+
+    def undo(self) -> None:
+        TABLE.delete(self.parsed(), own=True)  # each key has the name of the port
 
 
 class Publish(Elements):
@@ -123,24 +139,18 @@ class Ruleset(Step):
             reassert()
 
     def undo(self) -> None:
-        if not any(networks()):
+        if not any(networks.listing()):
             TABLE.drop()
-
-
-def networks() -> Iterator[dict[str, Any]]:
-    """The record of every network."""
-    folder = f"{store.root}/networks"
-    for name in store.entries(folder):
-        if network := store.read_json(f"{folder}/{name}/network.json"):
-            yield network
 
 
 def reassert() -> None:
     """Load the rules together with every element that should be there, all or nothing."""
     rules = store.read(RULES) or ""
+    for family in TABLE.families if TABLE.exists(some=True) else ():  # somebody took one of them away: both anew
+        rules = f"add table {family} {TABLE.name}\ndelete table {family} {TABLE.name}\n" + rules
     commands: dict[tuple[str, ...], str] = {}
     for element in _known():  # of two that claim one key the first gets it: better than refusing both
-        command = f"add element inet {TABLE.name} {element.set} {{ {element} }}"
+        command = TABLE.sh("add", element).removeprefix("nft ").replace("'", "")
         commands.setdefault((element.set, *element.key), command)
     try:
         helper.run(["nft", "-f", "-"], "nftables", rules + "\n".join(commands.values()) + "\n")
@@ -152,18 +162,19 @@ def reassert() -> None:
 
 
 def _known() -> Iterator[Element]:
-    for network in networks():
-        yield from Elements(comment(network["name"]), network_elements(network)).parsed()
-        folder = f"{ipam.state_directory(network['name'])}/published"
+    for network in networks.listing():
+        yield from Elements(networks.comment(network.name), network_elements(network)).parsed()
+        for address, lease in ipam.held(network.name).items():
+            port, names = lease.notes.get("port"), lease.notes.get("names", "").split()
+            if port:
+                mac = lease.notes.get("mac") or endpoint.mac_address(address)
+                label = f"{names[0] if names else ''} {lease.owner[:12]}"
+                yield from Claims(label, endpoint.claims(port, mac, [address])).parsed()
+        folder = f"{ipam.state_directory(network.name)}/published"
         for name in store.entries(folder):
             publish = store.read_json(f"{folder}/{name}")
             if publish:
                 yield from Publish(*publish[1:]).parsed()
-
-
-def comment(network: str) -> str:
-    """What ``nft list`` and ``ip link`` show as the owner of what belongs to a network."""
-    return f"minirun network {network}"
 
 
 def _add(elements: Sequence[Element]) -> None:

@@ -23,10 +23,10 @@ from minirun.network import nat
 nat.Publish("br0", sys.argv[1], "web " + sys.argv[1][:12], [["pub4_any", ["tcp", "8080"], ["10.201.0.9", "80"]]]).do()
 """
 RECORDLESS = """
-from minirun.network import bridge
+from minirun.network import bridge, network
 import os
 bridge.ensure("br0")
-os.unlink(bridge.record_path("br0"))
+os.unlink(network.record_path("br0"))
 """
 # kind -> (its name, how it is made on the host)
 LEAKS: dict[str, tuple[str, str]] = {

@@ -13,15 +13,20 @@ from tests.fakehost import FakeHost, Namespace
 ATTACH = """
 import json, sys
 from minirun import step
+from minirun.engine import connect
+from minirun.engine.options import Attachment, RunOptions
 from minirun.network import attach, bridge, ipam, ports
 identity, name, network, wanted = sys.argv[1:5]
 network = bridge.ensure(network)
 published = [port for text in sys.argv[5:] for port in ports.parse(text)]
 ports.check(published)
-address = ipam.allocate(network, identity, wanted or None)
-steps = attach.attach_steps(identity, name, network, address, published)
+options = RunOptions()
+options.networks = [Attachment(network.name)]
+options.networks[0].address = wanted
+endpoints = connect.endpoints(identity, name, options, [network], ipam.allocate)
+steps = attach.attach_steps(identity, name, endpoints, published)
 step.do_all(steps)
-print(json.dumps([address, [s.record() for s in steps]]))
+print(json.dumps([[address.partition("/")[0] for address in endpoints[0].addresses], [s.record() for s in steps]]))
 """
 
 UNDO = """
@@ -72,7 +77,8 @@ class Attached:
     def __init__(self, host: FakeHost, name: str, network: str, *ports: str, address: str = "") -> None:
         self.host, self.name, self.id = host, name, identity(name)
         done = host.python(ATTACH, self.id, name, network, address, *ports)
-        self.address, self.steps = json.loads(done)
+        self.addresses, self.steps = json.loads(done)
+        self.address = self.addresses[0]
         self._enter = ["nsenter", f"--net=/run/netns/{name}"]
 
     def command(self, *command: str) -> list[str]:

@@ -11,22 +11,23 @@ from tests.network.containers import ATTACH, Attached, at_once, identity
 
 PLAN = """
 import json, sys
-from minirun.network import attach, bridge, ports
+from minirun.network import attach, bridge, endpoint, ports
 identity, function = sys.argv[1:]
 if function == "isolated":
     steps = attach.isolated_steps(identity, "web")
 else:
     network, steps = bridge.decide("br0")
     published = ports.parse("8080:80") + ports.parse("127.0.0.1:53:53/udp")
-    steps += attach.attach_steps(identity, "web", network, "10.201.0.2", published)
+    steps += attach.attach_steps(identity, "web", [endpoint.decide(network, identity, 0, ["10.201.0.2"])], published)
 print(json.dumps([[s.record(), s.sh()] for s in steps]))
 """
 # The kernel removes the cable some time after its namespace: the next one of that name must not mind.
 AGAIN = """
 import sys
 from minirun import step
-from minirun.network import attach, bridge
-steps = attach.attach_steps(sys.argv[1], "web", bridge.ensure(), "10.201.0.2", [])
+from minirun.network import attach, bridge, endpoint
+plug = endpoint.decide(bridge.ensure(), sys.argv[1], 0, ["10.201.0.2"])
+steps = attach.attach_steps(sys.argv[1], "web", [plug], [])
 for _ in range(5):
     step.do_all(steps)
     assert not step.undo_all(steps)
@@ -130,7 +131,7 @@ def test_net_none_has_lo_and_nothing_else(host: FakeHost) -> None:
 def test_ip_netns_knows_the_container(host: FakeHost) -> None:
     web = Attached(host, "web", "br0")
     assert host.run(["ip", "netns", "list"]).stdout.split()[0] == "web"
-    assert f"inet {web.address}/24" in host.run(["ip", "netns", "exec", "web", "ip", "address"]).stdout
+    assert f"inet {web.address}/20" in host.run(["ip", "netns", "exec", "web", "ip", "address"]).stdout
     assert f"alias web {web.id[:12]}" in host.run(["ip", "link", "show", f"mr{web.id[:12]}"]).stdout
 
 

@@ -10,9 +10,17 @@ from tests.network.containers import Attached, at_once, identity
 CALL = """
 import json, sys
 from minirun.errors import MinirunError
-from minirun.network import bridge
+from minirun.network import bridge, creation, network
 try:
-    print(json.dumps(getattr(bridge, sys.argv[1])(*sys.argv[2:])))
+    function, arguments = sys.argv[1], sys.argv[2:]
+    if function == "create":
+        wanted = creation.Wanted(arguments[0])
+        wanted.subnets = arguments[1:]
+        arguments = [wanted]
+    found = list(network.listing()) if function == "listing" else getattr(bridge, function)(*arguments)
+    if isinstance(found, list):
+        found = [each.record() for each in found]
+    print(json.dumps(found.record() if isinstance(found, network.Network) else found))
 except MinirunError as error:
     print(json.dumps(f"{type(error).__name__}: {error}"))
 """
@@ -26,13 +34,13 @@ def call(host: FakeHost, function: str, *arguments: str) -> object:
 def subnet(host: FakeHost, function: str, *arguments: str) -> str:
     result = call(host, function, *arguments)
     assert isinstance(result, dict), result
-    return str(result["subnet"])
+    return str(result["subnets"][0]["subnet"])
 
 
 def test_the_default_network_is_the_lectures(host: FakeHost) -> None:
     network = call(host, "ensure")
     assert isinstance(network, dict)
-    assert (network["name"], network["subnet"], network["gateway"]) == ("br0", "10.201.0.0/24", "10.201.0.1")
+    assert (network["name"], network["subnets"]) == ("br0", [{"subnet": "10.201.0.0/20", "gateway": "10.201.0.1"}])
     assert network["set_ip_forward"] is True
     assert host.sysctl("net.ipv4.ip_forward") == "1"
     link = json.loads(host.run(["ip", "-j", "-d", "address", "show", "br0"]).stdout)[0]
@@ -58,7 +66,7 @@ def test_a_bridge_that_was_switched_off_is_switched_on(host: FakeHost) -> None:
     call(host, "ensure", "br0")
     host.run(["ip", "link", "set", "br0", "down"])
     call(host, "ensure", "br0")
-    assert "10.201.0.1/24" in host.run(["ip", "address", "show", "br0", "up"]).stdout
+    assert "10.201.0.1/20" in host.run(["ip", "address", "show", "br0", "up"]).stdout
 
 
 def test_a_death_between_creation_and_alias_is_no_obstacle(host: FakeHost) -> None:
@@ -94,19 +102,19 @@ def test_a_foreign_bridge_in_the_place_of_ours_is_refused(host: FakeHost) -> Non
 
 def test_a_subnet_that_is_taken_or_routed_is_passed_over(host: FakeHost) -> None:
     host.run(["ip", "address", "add", "10.201.0.77/32", "dev", "lo"])
-    host.run(["ip", "route", "add", "10.201.1.0/26", "via", host.outside_address])
-    assert subnet(host, "ensure", "br0") == "10.201.2.0/24"
-    assert subnet(host, "create", "second") == "10.201.3.0/24"
+    host.run(["ip", "route", "add", "10.201.16.0/26", "via", host.outside_address])
+    assert subnet(host, "ensure", "br0") == "10.201.32.0/20"
+    assert subnet(host, "create", "second") == "10.201.48.0/20"
 
 
 def test_the_lectures_subnet_is_kept_for_br0(host: FakeHost) -> None:
-    assert subnet(host, "create", "first") == "10.201.1.0/24"
-    assert subnet(host, "ensure") == "10.201.0.0/24"
+    assert subnet(host, "create", "first") == "10.201.16.0/20"
+    assert subnet(host, "ensure") == "10.201.0.0/20"
 
 
 def test_a_vpn_over_all_of_10_leaves_other_pools(host: FakeHost) -> None:
     host.run(["ip", "route", "add", "10.0.0.0/8", "via", host.outside_address])
-    assert subnet(host, "ensure") == "172.29.0.0/24"
+    assert subnet(host, "ensure") == "172.28.0.0/20"
     host.run(["ip", "route", "add", "172.16.0.0/12", "via", host.outside_address])
     host.run(["ip", "route", "add", "192.168.0.0/16", "via", host.outside_address])
     assert "no subnet is free" in str(call(host, "create", "second"))
@@ -122,7 +130,16 @@ def test_a_wanted_subnet_that_overlaps_is_refused(host: FakeHost) -> None:
 def test_bad_names_and_subnets_name_the_flag(host: FakeHost) -> None:
     for name in ("", "a/b", "-x", "sixteen-letters-", "none", "all", "ünder"):
         assert str(call(host, "create", name)).startswith("UsageError: network"), name
-    for bad in ("10.0.0.0", "10.0.0.0/31", "10.0.0.1/24", "300.0.0.0/8", "10.0.0.0/x", "10.00.0.0/8", "::/64"):
+    for bad in (
+        "10.0.0.0",
+        "10.0.0.0/31",
+        "10.0.0.1/24",
+        "300.0.0.0/8",
+        "10.0.0.0/x",
+        "10.00.0.0/8",
+        "::/64",
+        "127.1.0.0/24",
+    ):
         assert str(call(host, "create", "lab", bad)).startswith(f"UsageError: --subnet {bad}"), bad
     assert str(call(host, "ensure", "nowhere")).startswith("NotFound: network nowhere")
     assert str(call(host, "remove", "nowhere")).startswith("NotFound: network nowhere")
@@ -164,7 +181,9 @@ def test_many_first_uses_at_once_make_one_network(host: FakeHost) -> None:
 
 def test_many_networks_at_once_get_different_subnets(host: FakeHost) -> None:
     answers = at_once(host, CALL, [["create", f"net{number}"] for number in range(8)])
-    assert {json.loads(answer)["subnet"] for answer in answers} == {f"10.201.{number}.0/24" for number in range(1, 9)}
+    assert {json.loads(answer)["subnets"][0]["subnet"] for answer in answers} == {
+        f"10.201.{16 * number}.0/20" for number in range(1, 9)
+    }
 
 
 def test_without_nft_the_package_is_named(host: FakeHost) -> None:

@@ -21,21 +21,22 @@ with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as send
 FIRST_PACKETS = """
 import ctypes, hashlib, os, socket
 from minirun import step
-from minirun.network import attach, bridge, ipam
+from minirun.network import attach, bridge, creation, endpoint, ipam
 libc, home = ctypes.CDLL(None, use_errno=True), os.open("/proc/self/ns/net", os.O_RDONLY)
 server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 server.bind(("", 9))
 lost = []
 for number in range(80):
     name, identity = f"c{number}", hashlib.sha256(str(number).encode()).hexdigest()
-    network = network if number % 2 else bridge.create(f"net{number}")
-    steps = attach.attach_steps(identity, name, network, ipam.allocate(network, identity), [])
+    network = network if number % 2 else bridge.create(creation.Wanted(f"net{number}"))
+    plug = endpoint.decide(network, identity, 0, [ipam.allocate(network, identity, [])])
+    steps = attach.attach_steps(identity, name, [plug], [])
     step.do_all(steps)
     inside = os.open(f"/run/netns/{name}", os.O_RDONLY)
     assert libc.setns(inside, 0) == 0
     client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     assert libc.setns(home, 0) == 0
-    client.sendto(name.encode(), (network["gateway"], 9))
+    client.sendto(name.encode(), (network.pools[0].gateway, 9))
     try:
         server.settimeout(0.5)  # a lost question for the gateway's MAC is repeated after a second
         server.recv(100)
@@ -158,7 +159,7 @@ def test_siblings_talk_directly(both_hosts: FakeHost, serve: Serve) -> None:
 
 
 def test_networks_are_closed_to_one_another_but_for_published_ports(both_hosts: FakeHost, serve: Serve) -> None:
-    both_hosts.python("from minirun.network import bridge; bridge.create('other')")
+    both_hosts.python("from minirun.network import bridge, creation; bridge.create(creation.Wanted('other'))")
     web, stranger = Attached(both_hosts, "web", "br0", "8080:80"), Attached(both_hosts, "stranger", "other")
     serve(web)
     assert ask(stranger, web.address, 80).startswith(("OSError 113", "PermissionError 13"))

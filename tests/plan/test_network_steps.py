@@ -6,48 +6,49 @@ import pytest
 
 from minirun import step, strict_json
 from minirun.linux import nft
-from minirun.network import attach, bridge, nat, ports
+from minirun.network import attach, bridge, endpoint, nat, ports
+from minirun.network.addresses import Subnet
+from minirun.network.network import Network, Pool
 
 ID = "3f9a12ab34cd" + "0" * 52
-NETWORK = {
-    "name": "br0",
-    "bridge": "br0",
-    "subnet": "10.201.0.0/24",
-    "gateway": "10.201.0.1",
-    "mac": "02:6d:0a:c9:00:01",
-    "mtu": 1500,
-    "created": "2026-01-01T00:00:00Z",
-    "set_ip_forward": True,
-}
+NETWORK = Network("br0", "br0", [Pool(Subnet.parse("10.201.0.0/20"), "10.201.0.1")], "02:6d:0a:c9:00:01", 1500)
+
+
+def plugs() -> list[endpoint.Endpoint]:
+    return [endpoint.decide(NETWORK, ID, 0, ["10.201.0.2"])]
 
 
 def steps() -> list[step.Step]:
     published = ports.parse("8080:80") + ports.parse("127.0.0.1:53:53/udp")
-    return [*bridge.all_steps(NETWORK), *attach.attach_steps(ID, "web", NETWORK, "10.201.0.2", published)]
+    return [*bridge.all_steps(NETWORK), *attach.attach_steps(ID, "web", plugs(), published)]
 
 
 def test_the_order() -> None:
     assert [s.kind for s in steps()] == [
         "ruleset", "network", "forwarding", "bridge", "elements",
-        "lease", "netns", "veth", "interface", "carrier", "publish",
+        "netns", "lease", "claims", "veth", "interface", "carrier", "publish",
     ]  # fmt: skip
     assert [s.kind for s in attach.isolated_steps(ID, "web")] == ["netns", "interface"]
-    without_ports = attach.attach_steps(ID, "web", NETWORK, "10.201.0.2", [])
+    without_ports = attach.attach_steps(ID, "web", plugs(), [])
     assert [s.kind for s in without_ports][-1] == "carrier"
 
 
 def test_what_explain_shows() -> None:
-    shown = "\n".join(s.sh() for s in attach.attach_steps(ID, "web", NETWORK, "10.201.0.2", ports.parse("8080:80"))[1:])
+    steps = attach.attach_steps(ID, "web", plugs(), ports.parse("8080:80"))
+    shown = "\n".join(s.sh() for s in steps if s.kind != "lease")
     assert shown.replace(f"{attach.owner_tag(ID)}", "TAG").split("\n") == [
         "ip netns add web",
         "ip netns exec web sysctl -qew net.ipv6.conf.all.disable_ipv6='1' net.ipv6.conf.default.disable_ipv6='1'"
         " net.ipv4.ping_group_range='0 2147483647' net.ipv4.conf.lo.tag='TAG'",
+        "nft add element bridge minirun ports '{ mr3f9a12ab34cd comment \"web 3f9a12ab34cd\" }'",
+        "nft add element bridge minirun claims4 "
+        "'{ mr3f9a12ab34cd . 02:6d:0a:c9:00:02 . 10.201.0.2 comment \"web 3f9a12ab34cd\" }'",
         "ip link add mr3f9a12ab34cd mtu 1500 type veth peer name eth0 address 02:6d:0a:c9:00:02 mtu 1500 netns web",
         "sysctl -qew net.ipv6.conf.mr3f9a12ab34cd.disable_ipv6=1",
         "ip link set mr3f9a12ab34cd master br0 alias 'web 3f9a12ab34cd' up",
         "bridge link set dev mr3f9a12ab34cd hairpin on",
         "ip -n web link set lo up",
-        "ip -n web addr add 10.201.0.2/24 brd + dev eth0",
+        "ip -n web addr add 10.201.0.2/20 brd + dev eth0",
         "ip -n web link set eth0 up",
         "ip -n web route add default via 10.201.0.1 dev eth0 proto static",
         "ip link show mr3f9a12ab34cd > /dev/null  # reading it makes the port forward at once",
@@ -56,7 +57,7 @@ def test_what_explain_shows() -> None:
     ]
 
 
-@pytest.mark.parametrize("number", range(11))
+@pytest.mark.parametrize("number", range(12))
 def test_a_step_survives_its_journal(number: int) -> None:
     before = steps()[number]
     after = step.load(strict_json.loads(strict_json.dumps(before.record())))
@@ -67,14 +68,14 @@ def test_a_step_survives_its_journal(number: int) -> None:
 
 def test_the_table_has_the_sets_of_the_rules() -> None:
     rules = open(nat.RULES).read()
-    for name, (key, data) in nat.TABLE.sets.items():
+    for name, (_, key, data) in nat.TABLE.sets.items():
         declared = f"map {name} {{ type {key} : {data};" if data else f"set {name} {{ type {key};"
         assert declared in rules
     assert rules.count("\tset ") + rules.count("\tmap ") == len(nat.TABLE.sets)
 
 
 def test_names_fit_the_kernel_however_long() -> None:
-    assert len(attach.host_end(ID)) == 14
+    assert len(endpoint.host_end(ID)) == 14
     label = attach.comment(ID, "n" * 128)
     assert label.endswith(ID[:12])
     assert len(nft.Element("bridges", ["br0"], [], label).comment) == len(label) < nft.MAX_COMMENT
