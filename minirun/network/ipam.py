@@ -230,8 +230,8 @@ def _rotation(network: Network, bits: int) -> Iterator[str]:
 
 
 def _remember(network: str, address: str) -> None:
-    """Note the address given last. A hint: two writers at once, or none, cost the next one some more tries."""
-    store.write(f"{state_directory(network)}/last", address)
+    """Note the address given last. A hint: two writers at once, half of it, or none, cost the next one some tries."""
+    store.create(f"{state_directory(network)}/last", address)
 
 
 def _full(network: Network) -> Conflict:

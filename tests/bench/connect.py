@@ -52,7 +52,7 @@ def first_connection(command: list[str]) -> tuple[float, int]:
 def address_of(identity: str) -> str:
     """The address that is leased to a container: `minirun inspect` would take longer than the stall we look for."""
     for lease in Path(os.environ["MINIRUN_STATE"], "networks/br0/leases").iterdir():
-        if lease.read_text().strip() == identity:
+        if lease.read_text().split()[:1] == [identity]:
             return lease.name
     raise SystemExit(f"no lease for {identity}")
 
