@@ -253,7 +253,7 @@ def test_the_network_of_a_container_shows_it(host: Machine) -> None:
     assert address in host.out("network", "inspect", "br0")
     assert "br0" in host.out("network", "ls")
     assert (
-        host.run(["ip", "netns", "exec", "box", "ip", "-br", "addr", "show", "eth0"]).stdout.count(f"{address}/24") == 1
+        host.run(["ip", "netns", "exec", "box", "ip", "-br", "addr", "show", "eth0"]).stdout.count(f"{address}/20") == 1
     )
 
 

@@ -15,7 +15,7 @@ def test_runs_at_the_same_time_have_addresses_of_their_own(host: Machine) -> Non
         addresses = [command.stdout.readline() for command in commands if command.stdout]
         ended = [(*command.communicate("\n", timeout=60), command.returncode) for command in commands]
         assert ended == [("", "", 0)] * AT_ONCE
-        assert len(set(addresses)) == AT_ONCE and all(address.endswith("/24\n") for address in addresses), addresses
+        assert len(set(addresses)) == AT_ONCE and all(address.endswith("/20\n") for address in addresses), addresses
         host.settle()
         host.clean()
 
