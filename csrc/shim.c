@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <limits.h>
 #include <linux/bpf.h>
 #include <linux/netlink.h>
@@ -20,6 +21,8 @@
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -218,8 +221,8 @@ int mr_remove_tree(int directory, const char *name)
 	return remove_directory(&r, directory, name, 0);
 }
 
-/* Starts a program that outlives us; its pid. Standard streams are ours with `keep_stdio`, else /dev/null. vfork, since
- * posix_spawn resets 64 signals one by one, and fork would copy Python's page tables. */
+/* Starts a program that outlives us; its pid. Standard streams are ours with `keep_stdio`, else /dev/null, and no
+ * signal of our terminal reaches it. vfork, since posix_spawn resets 64 signals one by one, and fork would copy Python's page tables. */
 int mr_run_detached(char *const argv[], char *const envp[], int keep_stdio)
 {
 	volatile int failure = 0;
@@ -228,6 +231,8 @@ int mr_run_detached(char *const argv[], char *const envp[], int keep_stdio)
 	if (pid == 0) {
 		for (int i = 0; !keep_stdio && i < 3; i++)
 			dup2(null, i);
+		if (!keep_stdio)
+			setsid();
 		execve(argv[0], argv, envp);
 		failure = errno;
 		_exit(127);
@@ -330,6 +335,45 @@ int mr_watch_file(const char *path)
 		return -1;
 	}
 	return fd;
+}
+
+/* An inotify(7) descriptor that never blocks. */
+int mr_inotify(void)
+{
+	return inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+}
+
+/* Watch a directory for names that come, go or have been written; the number of the watch. */
+int mr_watch_directory(int inotify, const char *path)
+{
+	const uint32_t names = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_CLOSE_WRITE;
+	return inotify_add_watch(inotify, path, names | IN_DELETE_SELF | IN_ONLYDIR);
+}
+
+/* Whether somebody holds the lock file exclusively. Asked by a shared lock, so that two who ask never take each other
+ * for a holder. */
+int mr_is_held(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return -1;
+	int result = flock(fd, LOCK_SH | LOCK_NB), error = errno;
+	close(fd);
+	errno = error;
+	return result == 0 ? 0 : error == EWOULDBLOCK ? 1 : -1;
+}
+
+/* Become the user `id` for good: no capability is left, nothing that is executed gives any, nobody traces us. */
+int mr_become(unsigned id)
+{
+	struct rlimit files;
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
+	if (setgroups(0, NULL) < 0 || setresgid(id, id, id) < 0 || setresuid(id, id, id) < 0)
+		return -1;
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ? -1 : 0;
 }
 
 static int bpf(int command, union bpf_attr *attributes)

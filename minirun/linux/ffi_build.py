@@ -37,6 +37,10 @@ DECLARATIONS = """
     int mr_dead_locks(const char *directory, char *names, size_t size);
     int mr_pidfd_open(int pid);
     int mr_watch_file(const char *path);
+    int mr_inotify(void);
+    int mr_watch_directory(int inotify, const char *path);
+    int mr_is_held(const char *path);
+    int mr_become(unsigned id);
     int mr_device_filter(const char *cgroup, const void *instructions, size_t size, int replace);
     int mr_terminal_size(int fd, int *rows, int *columns);
     int mr_terminal_settings(int fd, char *settings, size_t size);

@@ -132,6 +132,36 @@ def watch_file(path: str) -> int:
     return int(descriptor)
 
 
+def inotify() -> int:
+    """A new inotify(7) descriptor, which never blocks."""
+    descriptor = lib.mr_inotify()
+    if descriptor < 0:
+        _raise()
+    return int(descriptor)
+
+
+def watch_directory(descriptor: int, path: str) -> int:
+    """Have an inotify descriptor tell of names in ``path`` that come, go or were written; the number of the watch."""
+    watch = lib.mr_watch_directory(descriptor, os.fsencode(path))
+    if watch < 0:
+        _raise(path)
+    return int(watch)
+
+
+def is_held(path: str) -> bool:
+    """Whether some process holds the lock file ``path`` (flock(2)); two who ask do not see each other."""
+    held = lib.mr_is_held(path.encode())
+    if held < 0:
+        _raise(path)
+    return bool(held)
+
+
+def become(identity: int) -> None:
+    """Be the user and group of that number from now on, without any right of root's, and for good."""
+    if lib.mr_become(identity) < 0:
+        _raise()
+
+
 def device_filter(cgroup: str, instructions: bytes, replace: bool = False) -> None:
     """Attach an eBPF program that decides about devices to the v2 cgroup with this directory; see ``devices``."""
     if lib.mr_device_filter(cgroup.encode(), instructions, len(instructions), replace) < 0:
