@@ -15,20 +15,28 @@ from minirun.engine import lifecycle
 from minirun.engine.record import Container
 from minirun.errors import InvalidDocument
 from minirun.linux import syscalls
-from minirun.network import ipam
+from minirun.network import ipam, owners
 from minirun.network import network as record
 
 _GONE = "its container is gone"
 # What is replaced by rename is first written to a file with the writer's pid behind the name (``store.write``).
-_WRITTEN = (".json", ".bpf", ".whl", "/exit", "/hosts", "/hostname", "/resolv.conf", "/last", f"/{SCRATCH}")
+_WRITTEN = (".json", ".bpf", ".whl", "/exit", "/hosts", "/hostname", "/resolv.conf", f"/{SCRATCH}")
 
 
 def leases(living: Living) -> Iterator[Leak]:
     """Addresses that nobody uses."""
     for network in store.entries(f"{store.state}/networks"):
-        for address, owner in ipam.leases(network).items():
-            if owner not in living.ids:
-                yield _file("lease", ipam.lease_path(network, address), f"container {owner[:12]} is gone")
+        for address, lease in ipam.held(network).items():
+            if not _lives(lease, living):
+                release = partial(ipam.release, network, address, lease.owner)
+                path = ipam.lease_path(network, address)
+                yield Leak("lease", path, f"its owner {lease.owner[:12]} is gone", f"rm {path}", release)
+
+
+def _lives(lease: ipam.Held, living: Living) -> bool:
+    """A container lives while somebody holds its lock, others as their lease says."""
+    told = "alive" in lease.notes or lease.owner == ipam.UNKNOWN
+    return owners.alive(lease) if told else lease.owner in living.ids
 
 
 def published(living: Living) -> Iterator[Leak]:
@@ -43,7 +51,7 @@ def published(living: Living) -> Iterator[Leak]:
 def networks(living: Living) -> Iterator[Leak]:
     """State of networks that have no record, and in which nobody lives."""
     for name in store.entries(f"{store.state}/networks"):
-        if not record.load(name) and not living.ids.intersection(ipam.leases(name).values()):
+        if not record.load(name) and not any(_lives(lease, living) for lease in ipam.held(name).values()):
             yield _tree("network state", ipam.state_directory(name), f"network {name} has no record")
 
 

@@ -36,12 +36,17 @@ def plug(identity: str, name: str, place: int, wanted: Attachment, network: Netw
         raise UsageError(f"--ip6 {wanted.address6}", f"network {network.name} has no IPv6")
     leased: list[str] = []
     port, names = endpoint.host_end(identity, place), [name, identity[:12], *wanted.aliases]
-    for bits, address in ((IPV4, wanted.address), (IPV6, wanted.address6)):
-        if network.of_family(bits):
-            # The MAC follows from the first address: the lease of that one need not say it.
-            mac = wanted.mac or (endpoint.mac_address(leased[0]) if leased else "")
-            notes = endpoint.lease_notes(port, mac, names)
-            leased.append(lease(network, identity, notes, bits, address or None))
+    try:
+        for bits, address in ((IPV4, wanted.address), (IPV6, wanted.address6)):
+            if network.of_family(bits):
+                # The MAC follows from the first address: the lease of that one need not say it.
+                mac = wanted.mac or (endpoint.mac_address(leased[0]) if leased else "")
+                notes = endpoint.lease_notes(port, mac, names)
+                leased.append(lease(network, identity, notes, bits, address or None))
+    except BaseException:  # all of them, or none
+        for address in leased:
+            ipam.release(network.name, address, identity)
+        raise
     result = endpoint.decide(network, identity, place, leased, wanted.mac, wanted.interface)
     result.aliases = wanted.aliases
     return result

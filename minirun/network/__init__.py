@@ -3,6 +3,8 @@
 sysctl      one kernel setting
 addresses   subnets and addresses as numbers
 ipam        which container holds which address: one file per lease
+rotation    which address is tried next, without looking at those that are taken
+owners      whether the owner of a lease still lives
 nat         our nftables table: static rules (ruleset.nft), moving elements
 bridge      a network: its record, its bridge, its elements
 attach      one container's namespace, cable and address

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import subprocess
@@ -76,6 +77,11 @@ class Attached:
 
     def __init__(self, host: FakeHost, name: str, network: str, *ports: str, address: str = "") -> None:
         self.host, self.name, self.id = host, name, identity(name)
+        # It lives as long as somebody holds its lock: so do we, and who cleans up leaves it alone.
+        for folder in (host.state, f"{host.state}/locks"):
+            host.path(folder).mkdir(mode=0o700, exist_ok=True)
+        self.lock = host.path(f"{host.state}/locks/{self.id}").open("w")
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
         done = host.python(ATTACH, self.id, name, network, address, *ports)
         self.addresses, self.steps = json.loads(done)
         self.address = self.addresses[0]
@@ -92,6 +98,8 @@ class Attached:
     def undo(self) -> None:
         """Undo the plan, as the end of the container would."""
         self.host.python(UNDO, json.dumps(self.steps))
+        self.host.path(f"{self.host.state}/locks/{self.id}").unlink(missing_ok=True)
+        self.lock.close()
 
 
 GATE = """
