@@ -8,9 +8,11 @@ from minirun.cli import signals, table
 from minirun.cli.arguments import Option, Values, help_text, parse, store
 from minirun.engine import lifecycle
 from minirun.engine import record as records
+from minirun.engine.inspect import bindings
 from minirun.engine.options import whole
 from minirun.engine.record import Container
 from minirun.errors import MinirunError, NotFound, UsageError
+from minirun.network.ports import span
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -155,7 +157,7 @@ def _row(identity: str) -> dict[str, Any] | None:
         "Status": _status(word, ended, record),
         "Pid": state["pid"] if state and word != "exited" else 0,
         "IPAddress": _addresses(record) if word != "exited" else "",
-        "Ports": ", ".join(_port(port) for port in record["Ports"]),
+        "Ports": _ports(record) if word != "exited" else "",
         "Networks": ",".join(item["network"] for item in record["Networks"]) or record["NetworkMode"],
         "Memory": record["Memory"],
         "Cpus": record["Cpus"],
@@ -168,9 +170,17 @@ def _addresses(record: dict[str, Any]) -> str:
     return ", ".join(item["addresses"][0].partition("/")[0] for item in record["Networks"])
 
 
-def _port(port: list[Any]) -> str:
-    address, host_port, container_port, protocol = port
-    return f"{address or '0.0.0.0'}:{host_port}->{container_port}/{protocol}"
+def _ports(record: dict[str, Any]) -> str:
+    """What is published, and behind it which ports are only exposed, as docker's ps has it."""
+    shown = [_port(port) for port in record["Ports"]]
+    shown += [name for name in record["ExposedPorts"] if name not in bindings(record["Ports"])]
+    return ", ".join(shown)
+
+
+def _port(port: dict[str, Any]) -> str:
+    address, inside = port["HostIp"], span(port["ContainerPort"], port["Count"])
+    outside = f"[{address}]" if ":" in address else address
+    return f"{outside}:{span(port['HostPort'], port['Count'])}->{inside}/{port['Protocol']}"
 
 
 def _status(word: str, ended: dict[str, Any] | None, record: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "rm": ("containers", "rm", "remove containers"),
     "wait": ("containers", "wait", "wait for containers to end, print their exit codes"),
     "inspect": ("inspect", "run", "show all about containers, images or networks as JSON"),
+    "port": ("port", "run", "show which ports of the host lead to a container's"),
     "stats": ("stats", "run", "show what containers use of their limits"),
     "images": ("images", "images", "list images"),
     "image": ("images", "run", "build, list, inspect and remove images"),

@@ -54,6 +54,12 @@ def _add_ports(target: RunOptions, text: str) -> None:
     target.ports += ports.parse(text)
 
 
+def _add_exposed(target: RunOptions, text: str) -> None:
+    from minirun.network import ports
+
+    target.expose += ports.exposed(text)
+
+
 def _network(target: RunOptions, text: str) -> None:
     if text in ("none", "host"):
         target.network = text
@@ -84,7 +90,16 @@ OPTIONS: list[Option] = [
     Option("--rm", "", store("remove"), "remove the container when it ends"),
     Option("--name", "NAME", _set("name", check_name), "name the container (default: the beginning of its id)"),
     Option("--net --network", "NETWORK", _network, "a network (default br0, made at first use); none; or host"),
-    Option("-p --publish", "[IP:]HOST:CONTAINER[/PROTO]", _add_ports, "let a port of the host lead into the container"),
+    Option(
+        "-p --publish",
+        "[[IP:]HOST:]CONTAINER[/PROTO]",
+        _add_ports,
+        "let a port of the host, or a range, lead into the container; without HOST any free one",
+    ),
+    Option(
+        "-P --publish-all", "", store("publish_all"), "the same for each exposed port, with any free port of the host"
+    ),
+    Option("--expose", "PORT[-PORT][/PROTO]", _add_exposed, "a port for -P, beside those of the image"),
     Option("-e --env", "NAME[=VALUE]", add_env, "set an environment variable"),
     Option("-w --workdir", "DIR", store("workdir"), "working directory in the container"),
     Option("-u --user", "USER[:GROUP]", store("user"), "names of the container's own files, or numbers"),

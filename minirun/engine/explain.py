@@ -36,6 +36,7 @@ def run(options: RunOptions) -> str:
             network, missing = bridge.decide(wanted.network)
             networks.append(network)
             text += _numbered(missing, f"the network {network.name}, which is not there yet") if missing else ""
+        plan.decide_ports(image, options, networks, reserve=False)
         endpoints = connect.endpoints(container.id, name, options, networks, connect.propose)
     steps = plan.make(container, name, image, options, endpoints).steps
     return _HEAD + f"export id={container.id}\n" + _shorten(text + _numbered(steps, "the container"), container.id)

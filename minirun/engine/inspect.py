@@ -48,7 +48,7 @@ def container(container: Container) -> dict[str, Any]:
             "NanoCpus": int(record["Cpus"] * 1e9),
             "PidsLimit": record["PidsLimit"],
             "CgroupPath": record["CgroupPath"],
-            "PortBindings": _bindings(record["Ports"]),
+            "PortBindings": bindings(record["Ports"]),
         },
         "Limits": limits(container) if alive else {},
         "Mounts": [
@@ -64,6 +64,7 @@ def container(container: Container) -> dict[str, Any]:
             "WorkingDir": record["WorkingDir"],
             "Tty": record["Tty"],
             "OpenStdin": record["OpenStdin"],
+            "ExposedPorts": {name: {} for name in record["ExposedPorts"]},
             "Labels": record["Labels"],
             "StopSignal": record["StopSignal"],
             "StopTimeout": record["StopTimeout"],
@@ -89,11 +90,13 @@ def _state(container: Container, status: str) -> dict[str, Any]:
     }
 
 
-def _bindings(ports: list[list[Any]]) -> dict[str, list[dict[str, str]]]:
+def bindings(ports: list[dict[str, Any]]) -> dict[str, list[dict[str, str]]]:
+    """Published ports in docker's shape: under ``80/tcp`` each place of the host that leads there."""
     result: dict[str, list[dict[str, str]]] = {}
-    for address, host_port, container_port, protocol in ports:
-        binding = {"HostIp": address or "0.0.0.0", "HostPort": str(host_port)}
-        result.setdefault(f"{container_port}/{protocol}", []).append(binding)
+    for port in ports:
+        for step in range(port["Count"]):
+            binding = {"HostIp": port["HostIp"], "HostPort": str(port["HostPort"] + step)}
+            result.setdefault(f"{port['ContainerPort'] + step}/{port['Protocol']}", []).append(binding)
     return result
 
 
@@ -104,7 +107,7 @@ def _network(container: Container, record: dict[str, Any], alive: bool) -> dict[
         "Bridge": endpoints[0].bridge if endpoints else "",
         "SandboxID": container.id if alive else "",
         "SandboxKey": f"/run/netns/{record['Name']}" if alive and record["NetworkMode"] != "host" else "",
-        "Ports": _bindings(record["Ports"]) if alive else {},
+        "Ports": {**dict.fromkeys(record["ExposedPorts"]), **bindings(record["Ports"])} if alive else {},
         **{key: value for key, value in first.items() if key not in ("Aliases", "InterfaceName")},
         "Networks": {endpoint.network: _endpoint(endpoint) for endpoint in endpoints},
     }

@@ -38,6 +38,7 @@ class RunOptions:
         "detach",
         "entrypoint",
         "env",
+        "expose",
         "groups",
         "hostname",
         "image",
@@ -50,6 +51,7 @@ class RunOptions:
         "no_new_privileges",
         "pids_limit",
         "ports",
+        "publish_all",
         "read_only",
         "remove",
         "seccomp",
@@ -80,6 +82,8 @@ class RunOptions:
         self.volumes: list[tuple[str, str, str]] = []  # source, destination, "ro" or "rw"
         self.tmpfs: list[tuple[str, str]] = []  # destination, options
         self.ports: list[Any] = []  # minirun.network.ports.Port
+        self.publish_all = False
+        self.expose: list[str] = []  # each as 80/tcp
         self.memory: int | None = None
         self.cpus: float | None = None
         self.pids_limit = defaults.PIDS_LIMIT

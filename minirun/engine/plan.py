@@ -12,7 +12,7 @@ from minirun.engine import spec, users
 from minirun.engine.files import Files
 from minirun.engine.options import RunOptions
 from minirun.engine.record import Container
-from minirun.errors import NotFound
+from minirun.errors import NotFound, UsageError
 from minirun.linux import cgroup, seccomp
 from minirun.network import attach, names
 from minirun.network.addresses import IPV4
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from minirun.image.layout import Image
     from minirun.network.endpoint import Endpoint
+    from minirun.network.network import Network
     from minirun.step import Step
 
 
@@ -71,6 +72,28 @@ def make(
     steps += [limits, *resources.device_filters(limits, config["linux"]["resources"])]
     steps += [_spawn(container, config, options, image, limits)]
     return Decided(config, endpoints, steps)
+
+
+def decide_ports(image: Image | None, options: RunOptions, networks: Sequence[Network], reserve: bool = True) -> None:
+    """Decide which ports of the host are published; until they are, or we end, nobody else gets them, if asked so.
+
+    Raises Conflict, UsageError.
+    """
+    if options.publish_all:
+        from minirun.network import ports
+
+        listed = image.config.get("ExposedPorts") or {} if image else {}
+        names = [name for text in listed for name in ports.exposed(text, "the image's port")]
+        options.ports = ports.publish_all(options.ports, [*names, *options.expose])
+    if not options.ports:
+        return
+    from minirun.network import claim
+
+    families = {pool.subnet.bits for network in networks if not network.internal for pool in network.pools}
+    if not families:
+        remedy = "connect the container to another network, too"
+        raise UsageError("-p", f"network {networks[0].name} is internal and publishes nothing", remedy)
+    options.ports = (claim.claim if reserve else claim.propose)(options.ports, sorted(families))
 
 
 def _files(

@@ -12,7 +12,7 @@ from minirun.engine.record import Container
 from minirun.errors import MinirunError, NotFound, UsageError
 from minirun.image import layout
 from minirun.linux import syscalls
-from minirun.network import bridge, ipam, ports
+from minirun.network import bridge, ipam
 from minirun.runtime import process
 from minirun.runtime.process import Spawn, start_time
 
@@ -95,10 +95,9 @@ def _start(container: Container, image: Image, options: RunOptions, lock: int, a
     endpoints: list[Endpoint] = []
     if options.network == "bridge":
         networks = [bridge.ensure(wanted.network) for wanted in options.networks]
-        if options.ports:
-            ports.check(options.ports)
+        plan.decide_ports(image, options, networks)
         endpoints = connect.endpoints(container.id, name, options, networks, ipam.allocate)
-    elif options.ports:
+    elif options.ports or options.publish_all:
         raise UsageError("-p", f"--net {options.network} publishes nothing", "use a bridge network")
     decided = plan.make(container, name, image, options, endpoints)
 

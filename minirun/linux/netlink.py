@@ -336,6 +336,18 @@ def find_link(socket: Socket, name: str) -> Link | None:
         raise
 
 
+def addresses(socket: Socket) -> list[str]:
+    """Every address of this host, as text."""
+    from _socket import inet_ntop
+
+    result = []
+    for body in socket.ask(Message(RTM_GETADDR, NLM_F_DUMP, address_header.pack(AF_UNSPEC, 0, 0, 0, 0), "addresses")):
+        found = dict(attributes(body, address_header.size))
+        packed = found.get(IFA_LOCAL) or found[IFA_ADDRESS]  # IPv6 has the first only with a peer
+        result.append(inet_ntop(AF_INET if len(packed) == 4 else AF_INET6, packed))
+    return result
+
+
 class Route:
     """What RTM_GETROUTE told about a route: ``destination`` as a number, ``prefix`` length, type, index of the link."""
 

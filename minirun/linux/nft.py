@@ -121,7 +121,7 @@ class Table:
                 replies = socket.ask(self._message(NFT_MSG_GETSETELEM, 0, element))
             except FileNotFoundError:
                 return None
-        found = [comment for reply in replies for _, comment in _elements(reply)]
+        found = [comment for reply in replies for *_, comment in _elements(reply)]
         return found[0] if found else None
 
     def has(self, elements: Sequence[Element]) -> bool:
@@ -133,15 +133,15 @@ class Table:
                 return False
         return True
 
-    def dump(self, name: str) -> list[tuple[bytes, str]]:
-        """The packed key and the comment of every element of a set; none if there is no such table."""
+    def dump(self, name: str) -> list[tuple[bytes, bytes, str]]:
+        """(first key, last key, comment) of every element of a set, the keys packed; none if there is no such table."""
         where = attribute(NFTA_SET_ELEM_LIST_TABLE, self.name) + attribute(NFTA_SET_ELEM_LIST_SET, name)
         with netlink.shared(syscalls.NETLINK_NETFILTER) as socket:
             try:
                 replies = socket.ask(_message(NFT_MSG_GETSETELEM, NLM_F_DUMP, self.sets[name][0], where))
             except FileNotFoundError:
                 return []
-        return [pair for reply in replies for pair in _elements(reply)]
+        return [element for reply in replies for element in _elements(reply)]
 
     def _commit(self, messages: list[Message]) -> None:
         if not messages:
@@ -202,13 +202,14 @@ def _message(kind: int, flags: int, family: str, body: bytes, about: str = "") -
     return Message(NFNL_SUBSYS_NFTABLES << 8 | kind, flags, bytes([FAMILIES[family], 0, 0, 0]) + body, about)
 
 
-def _elements(reply: bytes) -> list[tuple[bytes, str]]:
-    """The key and the comment of each element in a NFT_MSG_NEWSETELEM."""
+def _elements(reply: bytes) -> list[tuple[bytes, bytes, str]]:
+    """The first and the last key and the comment of each element in a NFT_MSG_NEWSETELEM."""
     result = []
     for _, packed in attributes(dict(attributes(reply, 4)).get(NFTA_SET_ELEM_LIST_ELEMENTS, b"")):
         element = dict(attributes(packed))
         key = dict(attributes(element[NFTA_SET_ELEM_KEY]))[NFTA_DATA_VALUE]
+        last = dict(attributes(element.get(NFTA_SET_ELEM_KEY_END, b""))).get(NFTA_DATA_VALUE, key)
         data = element.get(NFTA_SET_ELEM_USERDATA, b"")
         known = data[:1] == bytes([NFTNL_UDATA_SET_ELEM_COMMENT])
-        result.append((key, data[2 : 1 + data[1]].decode(errors="replace") if known else ""))
+        result.append((key, last, data[2 : 1 + data[1]].decode(errors="replace") if known else ""))
     return result

@@ -19,7 +19,7 @@ from minirun import store
 from minirun.errors import Conflict
 from minirun.linux import mounts, netlink, syscalls
 from minirun.network import sysctl
-from minirun.network.addresses import IPV4
+from minirun.network.addresses import bits
 from minirun.network.ipam import Lease
 from minirun.network.nat import Claims, Publish
 from minirun.step import Step
@@ -44,10 +44,18 @@ def attach_steps(
     for each in endpoints:
         steps += plug_steps(container_id, container_name, each, netns_path(container_name))
     if published:
-        label = comment(container_id, container_name)
-        elements = [port.element(endpoints[0].address(IPV4)) for port in published]
-        steps.append(Publish(endpoints[0].network, container_id, label, elements))
+        steps.append(publish_step(container_id, container_name, endpoints, published))
     return steps
+
+
+def publish_step(
+    container_id: str, container_name: str, endpoints: Sequence[Endpoint], published: Sequence[Port]
+) -> Publish:
+    """The step that lets ports of the host lead to the container: to its addresses on the ways out."""
+    ways = [each for each in endpoints if each.gateways]
+    inside = [each.address(bits(gateway)) for each in ways for gateway in each.gateways]
+    elements = [element for port in published for element in port.elements(inside)]
+    return Publish(ways[0].network, container_id, comment(container_id, container_name), elements)
 
 
 def plug_steps(container_id: str, container_name: str, plug: Endpoint, netns: str) -> list[Step]:

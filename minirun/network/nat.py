@@ -38,10 +38,10 @@ TABLE = nft.Table(
         "hairpin6": ("inet", "ipv6_addr . ipv6_addr", ""),
         "pub4": ("inet", "ipv4_addr . inet_proto . inet_service", "ipv4_addr . inet_service"),
         "pub4_any": ("inet", "inet_proto . inet_service", "ipv4_addr . inet_service"),
-        "pub4_range": ("inet", "inet_proto . inet_service", "ipv4_addr"),
+        "pub4_range": ("inet", "ipv4_addr . inet_proto . inet_service", "ipv4_addr"),
         "pub6": ("inet", "ipv6_addr . inet_proto . inet_service", "ipv6_addr . inet_service"),
         "pub6_any": ("inet", "inet_proto . inet_service", "ipv6_addr . inet_service"),
-        "pub6_range": ("inet", "inet_proto . inet_service", "ipv6_addr"),
+        "pub6_range": ("inet", "ipv6_addr . inet_proto . inet_service", "ipv6_addr"),
         "ports": ("bridge", "ifname", ""),
         "claims4": ("bridge", "ifname . ether_addr . ipv4_addr", ""),
         "claims6": ("bridge", "ifname . ether_addr . ipv6_addr", ""),
@@ -110,9 +110,12 @@ class Publish(Elements):
             pass
         try:
             _add(self.parsed())
-        except Conflict:  # ports.check saw it free: two containers were started at once
+        except Conflict:  # claim saw it free; so somebody adds elements by hand
             wanted = ", ".join(" . ".join(element.key) for element in self.parsed())
             raise Conflict(f"-p: {wanted}", "another container publishes such a port already") from None
+        from minirun.network import claim
+
+        claim.release()
 
     def undo(self) -> None:
         try:

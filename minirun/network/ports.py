@@ -1,135 +1,187 @@
-"""What ``-p`` means, and whether the port is free: [address:]host-port:container-port[/protocol]."""
+"""What ``-p`` means: which ports of the host lead to which of the container.
+
+Every form of docker's and podman's is understood: [[ADDRESS:][HOST]:]CONTAINER[/PROTOCOL], where the ports may be
+ranges. Whether they are free is the business of ``claim``; here nothing is looked up.
+"""
 
 from __future__ import annotations
 
-from minirun.errors import Conflict, UsageError
+from minirun.errors import UsageError
 from minirun.linux import nft
-from minirun.linux.nft import Element
 from minirun.network import addresses
-from minirun.network.nat import TABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
-MAX_RANGE = 1024
-ANY = "0.0.0.0"
-EADDRNOTAVAIL = 99
+MAX_SINGLE = 1024  # ports that one -p may name, where each needs an element of its own
+ANY4, ANY6, LOOPBACK6 = "0.0.0.0", "::", "::1"
+_MAPPED = 0xFFFF  # ::ffff:192.0.2.1 means 192.0.2.1 (RFC 4291, 2.5.5.2)
 
 
 class Port:
-    """One published port: what the client asks for, and the port of the container that answers."""
+    """Published ports: ``count`` of the host's from ``host_port`` on lead to as many from ``container_port`` on.
 
-    __slots__ = ("address", "container_port", "host_port", "protocol")
+    More than one are a range, with the same numbers on both sides. ``host_port`` is 0 as long as none was chosen: then
+    it shall be one of ``choices`` (first, last) or, without that, any that is free.
+    """
 
-    def __init__(self, address: str, host_port: int, container_port: int, protocol: str = "tcp") -> None:
-        self.address = address  # "": every address of the host
+    __slots__ = ("address", "choices", "container_port", "count", "host_port", "protocol")
+
+    def __init__(
+        self,
+        address: str,
+        host_port: int,
+        container_port: int,
+        protocol: str = "tcp",
+        count: int = 1,
+        choices: tuple[int, int] | None = None,
+    ) -> None:
+        self.address = address  # "": every address of the host, in both families
         self.host_port, self.container_port, self.protocol = host_port, container_port, protocol
+        self.count, self.choices = count, choices
 
     def __str__(self) -> str:
-        return f"{self.address or ANY}:{self.host_port}:{self.container_port}/{self.protocol}"
+        address = f"[{self.address}]" if ":" in self.address else self.address
+        outer = span(self.host_port, self.count) if self.host_port else ""
+        if self.choices:
+            outer = f"{self.choices[0]}-{self.choices[1]}"
+        return f"{address}{':' if address else ''}{outer}:{span(self.container_port, self.count)}/{self.protocol}"
 
-    def record(self) -> list[Any]:
-        """The port as JSON: the constructor's arguments."""
-        return [self.address, self.host_port, self.container_port, self.protocol]
+    def record(self) -> dict[str, Any]:
+        """The port as JSON, as container.json has it; HostIp is never empty once it was decided what is published."""
+        return {
+            "HostIp": self.address,
+            "HostPort": self.host_port,
+            "ContainerPort": self.container_port,
+            "Count": self.count,
+            "Protocol": self.protocol,
+        }
 
-    def element(self, container: str) -> list[Any]:
-        """Its element in our table, [set, key, data], for a container with the address ``container``."""
-        asked = [self.protocol, str(self.host_port)]
-        answer = [container, str(self.container_port)]
-        return ["pub4", [self.address, *asked], answer] if self.address else ["pub4_any", asked, answer]
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Port:
+        """The port that ``record`` described."""
+        return cls(
+            record["HostIp"], record["HostPort"], record["ContainerPort"], record["Protocol"], int(record["Count"])
+        )
+
+    def at(self, address: str, host_port: int) -> Port:
+        """The same port of the container at another address or port of the host."""
+        return Port(address, host_port, self.container_port, self.protocol, self.count)
+
+    @property
+    def family(self) -> int:
+        """4 or 6; of a port whose address is not decided yet, 4."""
+        return 6 if ":" in self.address else 4
+
+    def overlaps(self, other: Port) -> bool:
+        """Whether one packet could mean both."""
+        return (
+            self.protocol == other.protocol
+            and self.host_port < other.host_port + other.count
+            and other.host_port < self.host_port + self.count
+            and (self.address == other.address or _covers(self, other) or _covers(other, self))
+        )
+
+    def elements(self, inside: Sequence[str]) -> list[list[Any]]:
+        """Its elements in our table, [set, key, data], for a container with these addresses; none for [::1], which
+        cannot be translated: the kernel takes no answer to ::1 from a network (ip6_input.c).
+        """
+        target = next((address for address in inside if (":" in address) == (self.family == 6)), None)
+        if target is None or self.address == LOOPBACK6:
+            return []
+        name, wide = f"pub{self.family}", self.address in (ANY4, ANY6)
+        if self.count > 1:
+            block = f"{self.address}/0" if wide else self.address
+            return [[f"{name}_range", [block, self.protocol, span(self.host_port, self.count)], [target]]]
+        asked, answer = [self.protocol, str(self.host_port)], [target, str(self.container_port)]
+        return [[f"{name}_any", asked, answer] if wide else [name, [self.address, *asked], answer]]
+
+
+def _covers(one: Port, other: Port) -> bool:
+    return one.address == "" or (one.address in (ANY4, ANY6) and one.family == other.family)
+
+
+def span(first: int, count: int) -> str:
+    """A port, or a range as nft(8) writes it."""
+    return str(first) if count == 1 else f"{first}-{first + count - 1}"
 
 
 def parse(text: str) -> list[Port]:
     """The ports that one ``-p`` names, several if it has ranges. Raises UsageError."""
-    rest, _, protocol = text.partition("/")
-    address, _, pair = rest.rpartition(":")[0].rpartition(":") if rest.count(":") > 1 else ("", "", rest)
-    if rest.count(":") > 1:
-        pair = f"{pair}:{rest.rpartition(':')[2]}"
-    protocol = protocol if "/" in text else "tcp"
+    rest, slash, protocol = text.partition("/")
+    protocol = protocol.lower() if slash else "tcp"
     if protocol not in nft.PROTOCOLS:
         raise UsageError(f"-p {text}", f"unknown protocol {protocol!r}", "use tcp, udp or sctp")
-    if address and not addresses.is_address(address):
-        raise UsageError(f"-p {text}", f"{address!r} is not an IPv4 address")
-    host, colon, inside = pair.partition(":")
-    if not colon:
-        raise UsageError(f"-p {text}", "the host's port is missing", f"write it as -p 8080:{pair}")
-    outer, inner = _range(text, host), _range(text, inside)
-    if len(outer) != len(inner):
-        raise UsageError(f"-p {text}", f"{len(outer)} ports of the host for {len(inner)} of the container")
-    address = "" if address == ANY else address
-    return [Port(address, a, b, protocol) for a, b in zip(outer, inner, strict=True)]
+    before, colon, inside = rest.rpartition(":")
+    address, second, host = before.rpartition(":")
+    inner = _range(text, inside)
+    # No port of the host, or 0, means any; so does an address alone, as in 127.0.0.1::80.
+    outer = _range(text, host) if colon and host not in ("", "0") else None
+    return _pair(text, _address(text, address) if second else "", outer, inner, protocol)
 
 
-def _range(flag: str, text: str) -> range:
+def _pair(text: str, address: str, outer: tuple[int, int] | None, inner: tuple[int, int], protocol: str) -> list[Port]:
+    first, last = inner
+    count = last - first + 1
+    if outer == inner and count > 1:
+        return [Port(address, first, first, protocol, count)]
+    if outer and count == 1 and outer[0] != outer[1]:
+        return [Port(address, 0, first, protocol, choices=outer)]
+    if outer and outer[1] - outer[0] + 1 != count:
+        raise UsageError(f"-p {text}", f"{outer[1] - outer[0] + 1} ports of the host for {count} of the container")
+    if count > MAX_SINGLE:
+        why = f"more than {MAX_SINGLE} ports that do not keep their number"
+        raise UsageError(f"-p {text}", why, "give the host's ports the container's numbers")
+    return [Port(address, outer[0] + step if outer else 0, first + step, protocol) for step in range(count)]
+
+
+def _address(flag: str, text: str) -> str:
+    """The address in its usual spelling; an IPv6 one may stand in brackets, and IPv4 written as IPv6 is IPv4."""
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if not addresses.is_address(bare) or (bare != text and ":" not in bare):
+        raise UsageError(f"-p {flag}", f"{text!r} is not an address", "write it as 192.0.2.1 or [2001:db8::1]")
+    value, bits = addresses.number(bare), addresses.bits(bare)
+    if bits == addresses.IPV6 and value >> 32 == _MAPPED:
+        value, bits = value & 0xFFFFFFFF, addresses.IPV4
+    return addresses.text(value, bits)
+
+
+def _range(flag: str, text: str) -> tuple[int, int]:
     low, dash, high = text.partition("-")
     numbers = [low, high if dash else low]
     if not all(number.isascii() and number.isdigit() and len(number) < 6 for number in numbers):
         raise UsageError(f"-p {flag}", f"{text!r} is not a port", "write it as -p 8080:80")
     first, last = int(numbers[0]), int(numbers[1])
+    if first > last:
+        raise UsageError(f"-p {flag}", f"{text!r} runs backwards")
     if not 0 < first <= last < 65536:
-        raise UsageError(
-            f"-p {flag}", f"{text!r} is not within 1-65535" if first <= last else f"{text!r} runs backwards"
-        )
-    if last - first >= MAX_RANGE:
-        raise UsageError(f"-p {flag}", f"more than {MAX_RANGE} ports at once")
-    return range(first, last + 1)
+        raise UsageError(f"-p {flag}", f"{text!r} is not within 1-65535")
+    return first, last
 
 
-def check(published: Sequence[Port]) -> None:
-    """Refuse ports that are taken by one another, by another container or by a program of the host. Raises Conflict."""
-    for number, port in enumerate(published):
-        for other in published[:number]:
-            if _same_port(port, other) and (port.address == other.address or not port.address or not other.address):
-                raise Conflict(f"-p {port}", f"{other} is the same port of the host")
-    for port in published:
-        owner = _container_at(port)
-        if owner is not None:
-            raise Conflict(f"-p {port}", f"container {owner} publishes this port already")
-        _check_host(port)
-
-
-def _same_port(one: Port, other: Port) -> bool:
-    return (one.protocol, one.host_port) == (other.protocol, other.host_port)
-
-
-def _container_at(port: Port) -> str | None:
-    """The comment of an element that holds this port on this address, or on any if either means all addresses."""
-    asked = [port.protocol, str(port.host_port)]
-    owner = TABLE.comment(Element("pub4_any", asked, [], ""))
-    if owner is not None:
-        return owner
-    if port.address:
-        return TABLE.comment(Element("pub4", [port.address, *asked], [], ""))
-    packed, _ = nft.pack("inet_proto . inet_service", asked)
-    for key, comment in TABLE.dump("pub4"):
-        if key.endswith(packed):
-            return comment
-    return None
-
-
-def _check_host(port: Port) -> None:
-    """Bind the port for a moment, as a program of the host would: a taken one refuses.
-
-    For TCP with SO_REUSEADDR: connections that ended lately (TIME_WAIT) are no obstacle, a listener is. For UDP
-    without, where the option would let two sockets share the port.
-    """
-    import _socket
-
-    kinds = {"tcp": _socket.SOCK_STREAM, "udp": _socket.SOCK_DGRAM, "sctp": _socket.SOCK_STREAM}
+def exposed(text: str, flag: str = "--expose") -> list[str]:
+    """The ports that ``--expose``, or an entry of an image's ExposedPorts, names, each as 80/tcp. Raises UsageError."""
+    number, slash, protocol = text.partition("/")
+    protocol = protocol.lower() if slash else "tcp"
+    if protocol not in nft.PROTOCOLS:
+        raise UsageError(f"{flag} {text}", f"unknown protocol {protocol!r}", "use tcp, udp or sctp")
     try:
-        probe = _socket.socket(_socket.AF_INET, kinds[port.protocol], nft.PROTOCOLS[port.protocol])
-    except OSError:
-        return  # a kernel without SCTP has no listener of it either
-    try:
-        if port.protocol != "udp":
-            probe.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
-        probe.bind((port.address, port.host_port))
-    except OSError as error:
-        if error.errno == EADDRNOTAVAIL:
-            raise Conflict(f"-p {port}", f"this machine has no address {port.address}") from None
-        remedy = f"see: ss -ln 'sport = {port.host_port}'"
-        raise Conflict(f"-p {port}", "a program of this machine uses the port", remedy) from None
-    finally:
-        probe.close()
+        first, last = _range(text, number)
+    except UsageError:
+        raise UsageError(f"{flag} {text}", "not a port", "write it like 80, 80/udp or 8000-8010") from None
+    if last - first >= MAX_SINGLE:
+        raise UsageError(f"{flag} {text}", f"more than {MAX_SINGLE} ports")
+    return [f"{port}/{protocol}" for port in range(first, last + 1)]
+
+
+def publish_all(ports: Sequence[Port], names: Iterable[str]) -> list[Port]:
+    """A port of the host's choice for each of these ports of the container (80/tcp) that no ``-p`` publishes yet."""
+    result = list(ports)
+    for name in names:
+        number, _, protocol = name.partition("/")
+        inside = int(number)
+        if not any(p.protocol == protocol and p.container_port <= inside < p.container_port + p.count for p in ports):
+            result.append(Port("", 0, inside, protocol))
+    return result

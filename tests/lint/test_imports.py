@@ -76,9 +76,12 @@ def test_ps_and_version_are_as_light(host: Machine, tmp_path: Path) -> None:
 
 
 def test_the_budget_of_our_own_modules(host: Machine, tmp_path: Path) -> None:
-    """How many modules of ours a start loads: each costs 0.1 to 0.4 ms. Raise the number only with a measurement."""
+    """How many modules of ours a start loads: each costs 0.1 to 0.4 ms. Raise the number only with a measurement.
+
+    One of them, network.claim, is loaded for ``-p`` alone.
+    """
     command = COMMANDS["run with a network and a port"]
     host.minirun(*command)
     ours = {name for name in imported(host, tmp_path, *command) if name.split(".")[0] == "minirun"}
-    assert len(ours) <= 58, json.dumps(sorted(ours), indent=1)
+    assert len(ours) <= 59, json.dumps(sorted(ours), indent=1)
     assert not ours & {"minirun.linux.seccomp_compiler", "minirun.runtime.explain", "minirun.image.writer"}

@@ -14,18 +14,18 @@ from tests.fakehost import FakeHost, Namespace
 ATTACH = """
 import json, sys
 from minirun import step
-from minirun.engine import connect
+from minirun.engine import connect, plan
 from minirun.engine.options import Attachment, RunOptions
 from minirun.network import attach, bridge, ipam, ports
 identity, name, network, wanted = sys.argv[1:5]
 network = bridge.ensure(network)
-published = [port for text in sys.argv[5:] for port in ports.parse(text)]
-ports.check(published)
 options = RunOptions()
+options.ports = [port for text in sys.argv[5:] for port in ports.parse(text)]
+plan.decide_ports(None, options, [network])
 options.networks = [Attachment(network.name)]
 options.networks[0].address = wanted
 endpoints = connect.endpoints(identity, name, options, [network], ipam.allocate)
-steps = attach.attach_steps(identity, name, endpoints, published)
+steps = attach.attach_steps(identity, name, endpoints, options.ports)
 step.do_all(steps)
 print(json.dumps([[address.partition("/")[0] for address in endpoints[0].addresses], [s.record() for s in steps]]))
 """

@@ -17,7 +17,7 @@ if function == "isolated":
     steps = attach.isolated_steps(identity, "web")
 else:
     network, steps = bridge.decide("br0")
-    published = ports.parse("8080:80") + ports.parse("127.0.0.1:53:53/udp")
+    published = ports.parse("0.0.0.0:8080:80") + ports.parse("127.0.0.1:53:53/udp")
     steps += attach.attach_steps(identity, "web", [endpoint.decide(network, identity, 0, ["10.201.0.2"])], published)
 print(json.dumps([[s.record(), s.sh()] for s in steps]))
 """

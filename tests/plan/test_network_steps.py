@@ -19,7 +19,7 @@ def plugs() -> list[endpoint.Endpoint]:
 
 
 def steps() -> list[step.Step]:
-    published = ports.parse("8080:80") + ports.parse("127.0.0.1:53:53/udp")
+    published = ports.parse("0.0.0.0:8080:80") + ports.parse("127.0.0.1:53:53/udp")
     return [*bridge.all_steps(NETWORK), *attach.attach_steps(ID, "web", plugs(), published)]
 
 
@@ -34,7 +34,7 @@ def test_the_order() -> None:
 
 
 def test_what_explain_shows() -> None:
-    steps = attach.attach_steps(ID, "web", plugs(), ports.parse("8080:80"))
+    steps = attach.attach_steps(ID, "web", plugs(), ports.parse("0.0.0.0:8080:80"))
     shown = "\n".join(s.sh() for s in steps if s.kind != "lease")
     assert shown.replace(f"{attach.owner_tag(ID)}", "TAG").split("\n") == [
         "ip netns add web",

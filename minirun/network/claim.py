@@ -1,0 +1,195 @@
+"""Are the ports free, and which ones when any will do: asked before anything starts, and settled under one lock.
+
+A port of the host can be taken by another ``-p`` of the same command, by another container (an element of our table)
+or by a program (which bind(2) knows best). Between the answer and the container's own elements nobody else may ask:
+the lock is held from ``claim`` until the step ``publish`` is done, or the process that holds it has ended.
+"""
+
+from __future__ import annotations
+
+import os
+
+from minirun import store
+from minirun.errors import Conflict, UsageError
+from minirun.linux import netlink, nft
+from minirun.linux.nft import Element
+from minirun.network.addresses import IPV4, IPV6, bits
+from minirun.network.nat import TABLE
+from minirun.network.ports import ANY4, ANY6, LOOPBACK6, Port
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket
+    from collections.abc import Iterator, Sequence
+
+EPHEMERAL = "/proc/sys/net/ipv4/ip_local_port_range"
+SCTP = "/proc/net/sctp"  # there once the kernel's module is; a mere question must not load it
+IPV6_V6ONLY = 26
+EADDRINUSE, EADDRNOTAVAIL = 98, 99
+
+_lock = -1
+
+
+def claim(asked: Sequence[Port], families: Sequence[int]) -> list[Port]:
+    """What will be published on a network with these families (IPV4, IPV6), every port and address decided.
+
+    Holds the lock afterwards: ``release`` it. Raises Conflict, UsageError.
+    """
+    global _lock
+    import fcntl
+
+    _lock = os.open(f"{store.directory(store.state)}/ports.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(_lock, fcntl.LOCK_EX)
+        return propose(asked, families)
+    except BaseException:
+        release()
+        raise
+
+
+def release() -> None:
+    """Let others claim ports; not holding the lock is fine."""
+    global _lock
+    if _lock >= 0:
+        os.close(_lock)
+        _lock = -1
+
+
+def propose(asked: Sequence[Port], families: Sequence[int]) -> list[Port]:
+    """What ``claim`` would give now, with nothing reserved (for ``explain``)."""
+    decided: list[Port] = []
+    # Those with a number first: none of the others may get it.
+    for port in sorted(asked, key=lambda port: not port.host_port):
+        addresses = _addresses(port, families)
+        numbers: Sequence[int] | Iterator[int] = [port.host_port] if port.host_port else _candidates(port)
+        for number in numbers:
+            wanted = [port.at(address, number) for address in addresses]
+            try:
+                _check(port, wanted, decided)
+            except Conflict:
+                if port.host_port:
+                    raise
+                continue
+            decided += wanted
+            break
+        else:
+            raise Conflict(f"-p {port}", "no port is free", f"see: ss -an, and {EPHEMERAL}")
+    return decided
+
+
+def _addresses(port: Port, families: Sequence[int]) -> list[str]:
+    """The addresses of the host where ``port`` is published: all of a family's is one."""
+    if not port.address:
+        return [{IPV4: ANY4, IPV6: ANY6}[family] for family in families]
+    if bits(port.address) not in families and port.address != LOOPBACK6:
+        remedy = "minirun network create NAME --ipv6" if port.family == 6 else "use another network"
+        raise UsageError(f"-p {port}", f"the network has no IPv{port.family}", remedy)
+    return [port.address]
+
+
+def _candidates(port: Port) -> Iterator[int]:
+    """The ports to try, when any will do: those that were given in order, or the kernel's own range from somewhere."""
+    if port.choices:
+        yield from range(port.choices[0], port.choices[1] + 1)
+        return
+    first, last = (int(number) for number in (store.read(EPHEMERAL) or "32768 60999").split())
+    size = last - first + 1
+    start = int.from_bytes(os.urandom(4), "big")
+    yield from (first + (start + step) % size for step in range(size))
+
+
+def _check(asked: Port, wanted: Sequence[Port], decided: Sequence[Port]) -> None:
+    for port in wanted:
+        for other in decided:
+            if port.overlaps(other):
+                raise Conflict(f"-p {asked}", f"-p {other} of the same command has the port")
+        owner = _container_at(port)
+        if owner is not None:
+            raise Conflict(f"-p {asked}", f"container {owner} publishes this port already")
+    for port in wanted:
+        _check_host(asked, port)
+
+
+def _container_at(port: Port) -> str | None:
+    """The comment of an element that holds one of these ports on such an address, or None."""
+    if port.count > 1:
+        return _container_within(port)
+    name, asked = f"pub{port.family}", [port.protocol, str(port.host_port)]
+    owner = TABLE.comment(Element(f"{name}_any", asked, [], ""))
+    addresses = [port.address]
+    if port.address in (ANY4, ANY6):  # one that is published on an address of this host is in the way too
+        addresses += local_addresses(port.family)
+    for address in addresses:
+        for kind in (name, f"{name}_range"):
+            owner = owner or TABLE.comment(Element(kind, [address, *asked], [], ""))
+    return owner
+
+
+def _container_within(port: Port) -> str | None:
+    """The same for a range: here every element is looked at, since any may be inside."""
+    name, protocol = f"pub{port.family}", nft.PROTOCOLS[port.protocol]
+    wide, address = port.address in (ANY4, ANY6), netlink.packed_address(port.address)
+    for kind in (name, f"{name}_any", f"{name}_range"):
+        for start, end, comment in TABLE.dump(kind):
+            # Registers of four bytes each: the address, if the set has one; the protocol; the port.
+            first, last = int.from_bytes(start[-4:-2], "big"), int.from_bytes(end[-4:-2], "big")
+            if start[-8] != protocol or first >= port.host_port + port.count or last < port.host_port:
+                continue
+            if wide or not start[:-8] or start[:-8] <= address <= end[:-8]:
+                return comment
+    return None
+
+
+def local_addresses(family: int) -> list[str]:
+    """Every address that this host has now."""
+    with netlink.shared() as socket:
+        return [text for text in netlink.addresses(socket) if (":" in text) == (family == 6)]
+
+
+def _check_host(asked: Port, port: Port) -> None:
+    """Bind each port for a moment, as a program of the host would: a taken one refuses."""
+    import _socket
+
+    if port.protocol == "sctp" and not os.path.exists(SCTP):
+        return
+    for number in range(port.host_port, port.host_port + port.count):
+        try:
+            _socket.close(bound(port.protocol, port.address, number).detach())
+        except OSError as error:
+            raise _taken(asked, port, number, error) from None
+
+
+def bound(protocol: str, address: str, number: int) -> socket:
+    """A socket on this port. Raises OSError.
+
+    For TCP with SO_REUSEADDR: connections that ended lately (TIME_WAIT) are no obstacle, a listener is. For UDP
+    without, where the option would let two sockets share the port. An IPv6 socket is for IPv6 alone.
+    """
+    import _socket
+
+    kind = _socket.SOCK_DGRAM if protocol == "udp" else _socket.SOCK_STREAM
+    family = _socket.AF_INET6 if ":" in address else _socket.AF_INET
+    found = _socket.socket(family, kind, nft.PROTOCOLS[protocol])
+    try:
+        if protocol != "udp":
+            found.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+        if family == _socket.AF_INET6:
+            found.setsockopt(_socket.IPPROTO_IPV6, IPV6_V6ONLY, 1)
+        found.bind((address, number))
+    except BaseException:
+        found.close()
+        raise
+    return found
+
+
+def _taken(asked: Port, port: Port, number: int, error: OSError) -> Conflict:
+    if error.errno == EADDRNOTAVAIL:
+        return Conflict(f"-p {asked}", f"this machine has no address {port.address}")
+    if error.errno != EADDRINUSE:
+        return Conflict(f"-p {asked}", f"port {number} of {port.address}: {error.strerror}".lower())
+    from minirun.network import holders
+
+    holder = holders.of(port.protocol, port.address, number)
+    where = f" {number}" if port.count > 1 else ""
+    remedy = f"see: ss -lnp 'sport = {number}'"
+    return Conflict(f"-p {asked}", f"{holder or 'a program of this machine'} uses the port{where}", remedy)
