@@ -107,10 +107,7 @@ def remove(name: str) -> None:
     """Remove a network that no container uses: its elements, its bridge, its files. Raises NotFound, Conflict."""
     with _Lock():
         network = _existing(name)
-        ipam.reconcile(name)
-        users = sorted({owner[:12] for owner in ipam.leases(name).values()})
-        if users:
-            raise Conflict(f"network {name}", f"containers use it: {' '.join(users)}", "remove them first")
+        ipam.close(name)
         errors = step.undo_all(all_steps(network))
     if errors:
         raise errors[0]

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 
 from minirun import store
-from minirun.errors import Conflict, UsageError
+from minirun.errors import Conflict, NotFound, UsageError
 from minirun.network import addresses
 from minirun.network.addresses import IPV4, IPV6
 from minirun.network.rotation import Rotation, usable
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 LARGEST = 1 << 16  # bytes of a lease that are read
 UNKNOWN = "?"  # the owner of a lease that cannot be read, or does not say one
+ENOTEMPTY, EEXIST = 39, 17
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # whatever lies there: never wait, never follow
 _HEX = frozenset("0123456789abcdefABCDEF")
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:/@-")  # of owners and notes
@@ -44,7 +45,11 @@ def state_directory(network: str) -> str:
 
 def lease_path(network: str, address: str) -> str:
     """The file of one lease."""
-    return f"{state_directory(network)}/leases/{address}"
+    return f"{_folder(network)}/{address}"
+
+
+def _folder(network: str) -> str:
+    return f"{state_directory(network)}/leases"
 
 
 _allocated: set[tuple[str, str, str]] = set()  # by this process: its plan need not ask again
@@ -113,6 +118,24 @@ def reconcile(network: str, alive: Callable[[Held], bool] | None = None) -> list
     dead = _dead if alive is None else (lambda lease: not alive(lease))
     found = [address for address, lease in held(network).items() if lease.owner != UNKNOWN and dead(lease)]
     return [address for address in found if _take_away(network, address, dead)]
+
+
+def close(network: str) -> None:
+    """Let nobody lease an address of a network that is being removed. Raises Conflict if somebody has one.
+
+    The caller holds the lock of networks. rmdir(2) looks and acts in one: whoever comes later finds no folder, waits
+    for the lock to make one, and then finds no network.
+    """
+    reconcile(network)
+    try:
+        os.rmdir(_folder(network))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno not in (ENOTEMPTY, EEXIST):
+            raise
+        users = " ".join(sorted({owner[:12] for owner in leases(network).values()} or _names(network)))
+        raise Conflict(f"network {network}", f"containers use it: {users}", "remove them first") from None
 
 
 def owner_of(network: str, address: str) -> str | None:
@@ -218,13 +241,17 @@ class _Candidate:
     __slots__ = ("file", "network")
 
     def __init__(self, network: str, owner: str, notes: Sequence[str]) -> None:
-        folder, flags = f"{state_directory(network)}/leases", os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
         self.network = network
         try:
-            self.file = os.open(folder, flags, 0o600)
+            self.file = os.open(_folder(network), flags, 0o600)
         except FileNotFoundError:
-            self.file = os.open(store.directory(folder), flags, 0o600)
-        store.write_all(self.file, "".join(f"{line}\n" for line in (owner, *notes)).encode())
+            self.file = os.open(_make_folder(network), flags, 0o600)
+        try:
+            store.write_all(self.file, "".join(f"{line}\n" for line in (owner, *notes)).encode())
+        except OSError as error:
+            os.close(self.file)
+            raise OSError(error.errno, error.strerror, _folder(network)) from None
 
     def __enter__(self) -> _Candidate:
         return self
@@ -240,7 +267,24 @@ class _Candidate:
             os.link(f"/proc/self/fd/{self.file}", lease_path(self.network, address), src_dir_fd=self.file)
         except FileExistsError:
             return False
+        except FileNotFoundError:
+            raise _removed(self.network) from None
         return True
+
+
+def _make_folder(network: str) -> str:
+    """The folder of leases, made anew: for the network's first lease, also after a reboot. Raises NotFound."""
+    from minirun.network import bridge
+    from minirun.network.network import record_path
+
+    with bridge._Lock():
+        if not os.path.exists(record_path(network)):
+            raise _removed(network)
+        return store.directory(_folder(network))
+
+
+def _removed(network: str) -> NotFound:
+    return NotFound(f"network {network}", "it was removed meanwhile", "see: minirun network ls")
 
 
 def _next_free(network: Network, owner: str, notes: Sequence[str], bits: int) -> str:
@@ -269,7 +313,7 @@ def _names_of_the_living(network: str) -> list[str]:
 def _names(network: str) -> list[str]:
     """What lies in the folder of leases: addresses, and whatever else somebody put there."""
     try:
-        return os.listdir(f"{state_directory(network)}/leases")
+        return os.listdir(_folder(network))
     except FileNotFoundError:
         return []
 

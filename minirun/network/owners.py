@@ -5,7 +5,7 @@ A lease says in its line ``alive`` how its owner is found:
     (no such line)              a container: as long as <state>/locks/<owner> exists. That file is locked while the
                                 container's command or monitor lives, and removed last of all by whoever cleans up after
                                 them: so an address is not given again while a dead container's cable may still be there
-    alive file PATH             as long as that file exists
+    alive file PATH BOOT        as long as that file exists, in this boot
     alive process PID START BOOT    a process, by its number, its start in clock ticks after boot, and the boot
     alive boot BOOT             until it is given back, or until the next boot
 
@@ -34,7 +34,7 @@ def process(pid: int) -> str:
 
 def file(path: str) -> str:
     """The line of a lease that lasts as long as a file exists; ``path`` is absolute."""
-    return f"alive file {path}"
+    return f"alive file {path} {_boot()}"
 
 
 def boot() -> str:
@@ -46,10 +46,13 @@ def alive(lease: Held) -> bool:
     """Whether the owner of a lease lives, or may live. Processes are those of our pid namespace."""
     if lease.owner == UNKNOWN:
         return True
-    line = lease.notes.get("alive", f"file {store.state}/locks/{lease.owner}")
-    kind, *words = line.split() or [""]
-    if kind == "file":
-        return os.path.lexists(line.removeprefix("file "))  # whatever it is: a link to nowhere is there, too
+    told = lease.notes.get("alive")
+    if told is None:
+        return os.path.lexists(f"{store.state}/locks/{lease.owner}")  # whatever lies there: a link to nowhere, too
+    kind, *words = told.split() or [""]
+    if kind == "file" and len(words) >= 2:
+        path = told.removeprefix("file ").rpartition(" ")[0]
+        return words[-1] == _boot() and os.path.lexists(path)
     if kind == "boot" and len(words) == 1:
         return words[0] == _boot()
     if kind == "process" and len(words) == 3 and words[0].isdecimal() and words[1].isdecimal():

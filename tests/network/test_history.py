@@ -34,6 +34,9 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     path = Path(tempfile.mkdtemp(prefix="minirun-test-", dir=memory))
     monkeypatch.setattr(store, "state", str(path / "state"))
+    monkeypatch.setattr(store, "root", str(path / "root"))
+    store.directory(store.root, "networks", "lab")
+    (path / "root/networks/lab/network.json").touch()
     monkeypatch.setattr(ipam, "_allocated", set())
     yield path
     shutil.rmtree(path)
@@ -61,11 +64,10 @@ def test_no_address_is_held_twice_and_none_is_lost(folder: Path) -> None:
 
 
 def _nothing_is_left(state: Path) -> None:
+    """But the hints, and the lock that is taken for a network's first lease."""
     files = {str(path.relative_to(state)) for path in state.rglob("*") if path.is_file()}
-    assert files - {"networks/lab/given/10.7.0.0", "networks/lab/given/fd00:7::"} == {
-        "networks/lab/last4",
-        "networks/lab/last6",
-    }
+    hints = {f"networks/lab/{name}" for name in ("last4", "last6", "given/10.7.0.0", "given/fd00:7::")}
+    assert files - hints == {"networks.lock"}
 
 
 def _everything_can_be_given() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from minirun import store
-from minirun.errors import Conflict, UsageError
+from minirun.errors import Conflict, NotFound, UsageError
 from minirun.network import ipam, owners, rotation
 from minirun.network.addresses import IPV4, IPV6, Subnet
 from minirun.network.network import Network, Pool
@@ -32,6 +33,10 @@ SIX = network("fd00:7::/64")
 @pytest.fixture(autouse=True)
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(store, "state", str(tmp_path))
+    monkeypatch.setattr(store, "root", str(tmp_path / "root"))
+    for name in ("lab", "large", "small"):
+        store.directory(str(tmp_path), "root", "networks", name)
+        (tmp_path / "root/networks" / name / "network.json").touch()
     monkeypatch.setattr(ipam, "_allocated", set())
     yield tmp_path
 
@@ -200,9 +205,43 @@ def test_a_dead_owners_address_can_be_reserved(state: Path) -> None:
         ipam.reserve("lab", "10.7.0.9", "third")
 
 
+def test_a_network_with_leases_is_not_closed(state: Path) -> None:
+    lives(state, "one")
+    ipam.allocate(LAB, "dead")
+    ipam.allocate(LAB, "one")
+    with pytest.raises(Conflict, match="network lab: containers use it: one; remove them first"):
+        ipam.close("lab")
+    assert ipam.leases("lab") == {"10.7.0.3": "one"}
+    ipam.release("lab", "10.7.0.3", "one")
+    lease_file("whatever").touch()
+    with pytest.raises(Conflict, match="containers use it: whatever"):
+        ipam.close("lab")
+    lease_file("whatever").unlink()
+    ipam.close("lab")
+    ipam.close("lab")
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_who_comes_too_late_finds_no_network(there: bool, state: Path) -> None:
+    """Or one that is there again: then with a folder of its own."""
+    ipam.release("lab", ipam.allocate(LAB, "one"), "one")
+    with ipam._Candidate("lab", "two", []) as candidate:
+        ipam.close("lab")
+        with pytest.raises(NotFound, match="network lab: it was removed meanwhile"):
+            candidate.link("10.7.0.3")
+    if there:
+        assert ipam.allocate(LAB, "two") == "10.7.0.3"
+        return
+    (state / "root/networks/lab/network.json").unlink()
+    for late in (lambda: ipam.allocate(LAB, "two"), lambda: ipam.reserve("lab", "10.7.0.3", "two")):
+        with pytest.raises(NotFound, match="network lab: it was removed meanwhile"):
+            late()
+    assert not lease_file("").exists()
+
+
 def test_propose_takes_nothing(state: Path) -> None:
     assert ipam.propose(LAB) == ipam.propose(LAB) == "10.7.0.2"
-    assert list(state.iterdir()) == []
+    assert [path.name for path in state.iterdir()] == ["root"]
     assert ipam.allocate(LAB, "one") == "10.7.0.2"
     assert ipam.propose(LAB) == "10.7.0.3"
     assert ipam.propose(LAB, IPV4, "10.7.0.12") == "10.7.0.12"
@@ -318,39 +357,27 @@ def test_a_folder_with_very_many_names(state: Path) -> None:
         ipam.allocate(LAB, "more")
 
 
-def test_who_comes_second_takes_nothing_away(state: Path) -> None:
-    """Two clean up; while the second one thinks, the first removes the lease, and a third gets the address."""
+@pytest.mark.parametrize("kept", [False, True])
+def test_who_comes_second_takes_nothing_away(kept: bool, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two clean up. While the second one is between its look and its deed, the first removes the dead one's lease, and
+    a third gets the address. The removed file may even be there yet, under another name that somebody gave it."""
     lives(state, "new")
     ipam.reserve("lab", "10.7.0.2", "dead")
-    asked = []
+    if kept:
+        os.link(lease_file("10.7.0.2"), state / "kept")
+    flock, late = fcntl.flock, []
 
-    def meanwhile(lease: ipam.Held) -> bool:
-        asked.append(lease.owner)
-        if len(asked) == 1:
+    def overtaken(descriptor: int, operation: int) -> None:
+        if not late:
+            late.append(descriptor)
             os.unlink(lease_file("10.7.0.2"))
             ipam.reserve("lab", "10.7.0.2", "new")
-        return False
+        flock(descriptor, operation)
 
-    assert ipam.reconcile("lab", meanwhile) == ["10.7.0.2"]  # the caller said that the new one is dead, too: its word
-    ipam.reserve("lab", "10.7.0.3", "dead")
-    asked.clear()
-
-    def gone(lease: ipam.Held) -> bool:
-        asked.append(lease.owner)
-        return lease.owner == "new"
-
-    real = os.lstat
-
-    def later(path: str) -> os.stat_result:  # between the lock and the look
-        if path.endswith("10.7.0.3"):
-            os.unlink(path)
-            ipam.reserve("lab", "10.7.0.3", "new")
-        return real(path)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "lstat", later)
-        assert ipam.reconcile("lab", gone) == []
-    assert ipam.leases("lab") == {"10.7.0.3": "new"}
+    monkeypatch.setattr(fcntl, "flock", overtaken)
+    assert ipam.reconcile("lab", lambda lease: lease.owner != "dead") == []
+    assert late
+    assert ipam.leases("lab") == {"10.7.0.2": "new"}
 
 
 def test_the_step_keeps_a_lease_that_was_made_before_the_plan(state: Path) -> None:
