@@ -26,14 +26,14 @@ install: ## install into $(PREFIX), with a link in $(BINDIR)
 	$(PYTHON) -m venv $(PREFIX)
 	$(PREFIX)/bin/pip install --quiet .
 	$(PREFIX)/bin/python scripts/launcher.py $(PREFIX)/bin/minirun
-	ln -sf $(PREFIX)/bin/minirun $(PREFIX)/bin/minirun-oci $(BINDIR)
+	ln -sf $(PREFIX)/bin/minirun $(PREFIX)/bin/minirun-oci $(PREFIX)/bin/minirun-cni $(BINDIR)
 	@$(BINDIR)/minirun version
 
 uninstall: ## remove what `make install` installed (images and networks stay)
-	rm -f $(BINDIR)/minirun $(BINDIR)/minirun-oci
+	rm -f $(BINDIR)/minirun $(BINDIR)/minirun-oci $(BINDIR)/minirun-cni
 	rm -rf $(PREFIX)
 
-build: $(VENV)/.built ## build in this checkout; the programs are .venv/bin/minirun and minirun-oci
+build: $(VENV)/.built ## build in this checkout; the programs are .venv/bin/minirun, minirun-oci and minirun-cni
 
 $(VENV)/.packages: pyproject.toml scripts/provision.sh
 	@scripts/provision.sh build run

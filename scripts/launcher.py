@@ -1,11 +1,12 @@
 """Write the program ``minirun``: a few lines that start Python without its site module, and its modules in one file.
 
-    launcher.py PROGRAM [CHECKOUT]
+    launcher.py PROGRAM [CHECKOUT]       beside PROGRAM appear minirun-cni, of the same kind, and minirun-oci
 
 ``python -IS`` starts in 8 ms, pip's own console script in 15 and more: ``site`` looks through every installed package
 for .pth files. What it would have told is written into the launcher instead: where the packages are. Beside it lies
 PROGRAM.modules (see minirun/preload.py). In a checkout, whose sources change, the launcher compares their times first.
-The third file is minirun-oci, the front of the OCI runtime (csrc/oci.c).
+minirun-cni, the CNI plugin, is a program of its own, since its modules are others; minirun-oci is the front of the OCI
+runtime (csrc/oci.c).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ gc.set_threshold(100000)
 sys.executable = {python!r}
 sys.path += {paths!r}
 {load}
-from minirun.cli.main import main
+from {entry} import main
 main()
 """
 LOAD = """import posix
@@ -58,10 +59,14 @@ HOT = (  # what is measured, and what it imports only when it needs it, as each 
     *("cli.main", "engine.run", "runtime.control"),
 )
 
+CNI_HOT = ("cli.cni", "cli.failure", "network.cni.add", "network.cni.check", "network.cni.gc")
 
-def hot_modules() -> dict[str, Path]:
+
+def hot_modules(hot: tuple[str, ...]) -> dict[str, Path]:
     """Every module of ours that those commands import, __future__, which they all name, and extension modules."""
-    for name in HOT:
+    for name in [name for name in sys.modules if name.split(".")[0] == "minirun"]:
+        del sys.modules[name]  # what another program imports
+    for name in hot:
         importlib.import_module(f"minirun.{name}")
     found = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
     found["minirun.linux._shim"] = _shim_file()
@@ -85,9 +90,9 @@ def compiled(path: Path) -> bytes:
     return marshal.dumps(compile(path.read_bytes(), str(path), "exec", optimize=2, dont_inherit=True))
 
 
-def write_modules(modules: Path) -> list[str]:
+def write_modules(modules: Path, hot: tuple[str, ...]) -> list[str]:
     """Write the hot modules into one file; returns the paths of our sources among them."""
-    found = hot_modules()
+    found = hot_modules(hot)
     table = {
         name: (path.name == "__init__.py", str(path), compiled(path) if path.suffix == ".py" else b"")
         for name, path in found.items()
@@ -102,20 +107,27 @@ def write_modules(modules: Path) -> list[str]:
 
 
 def main() -> None:
-    """Write the launcher for this interpreter's packages, and those of a checkout before them."""
+    """Write the launchers for this interpreter's packages, and those of a checkout before them."""
     program = Path(sys.argv[1]).resolve()
     checkout = [Path(path).resolve() for path in sys.argv[2:]]
-    installed = sysconfig.get_path("purelib")
+    sys.path[0] = str(checkout[0]) if checkout else sysconfig.get_path("purelib")
+    sources = write_launcher(program, "minirun.cli.main", HOT, checkout)
+    write_launcher(program.with_name("minirun-cni"), "minirun.cli.cni", CNI_HOT, checkout)
+    install_front(Path(sources[0]).parent / "libexec/minirun-oci", program.with_name("minirun-oci"))
+
+
+def write_launcher(program: Path, entry: str, hot: tuple[str, ...], checkout: list[Path]) -> list[str]:
+    """Write one program, which runs ``main`` of the module ``entry``; returns the paths of its sources."""
     modules = program.with_name(program.name + ".modules")
-    sys.path[0] = str(checkout[0]) if checkout else installed
-    sources = write_modules(modules)
+    sources = write_modules(modules, hot)
     load = (LOAD_IF_FRESH if checkout else LOAD).format(modules=str(modules), sources=sources)
-    paths = [str(path) for path in checkout] + [installed]
+    paths = [str(path) for path in checkout] + [sysconfig.get_path("purelib")]
+    interpreter = os.path.realpath(sys.executable)
     program.write_text(
-        LAUNCHER.format(interpreter=os.path.realpath(sys.executable), python=sys.executable, paths=paths, load=load)
+        LAUNCHER.format(interpreter=interpreter, python=sys.executable, paths=paths, load=load, entry=entry)
     )
     program.chmod(0o755)
-    install_front(Path(sources[0]).parent / "libexec/minirun-oci", program.with_name("minirun-oci"))
+    return sources
 
 
 def install_front(built: Path, program: Path) -> None:

@@ -169,7 +169,7 @@ def dispatch(argv: list[str]) -> int:
 def main() -> None:
     """The whole program. Ends with os._exit: nothing of Python's own needs taking down, and it saves a millisecond."""
     debug = False
-    _open_standard_streams()
+    open_standard_streams()
     try:
         words = runtime_words(sys.argv)
         if words is not None:
@@ -190,7 +190,7 @@ def main() -> None:
         os._exit(code)
 
 
-def _open_standard_streams() -> None:
+def open_standard_streams() -> None:
     """/dev/null for whichever of 0, 1, 2 the caller closed: else the next file opened would become one of them."""
     if None not in (sys.stdin, sys.stdout, sys.stderr):  # Python has looked at the descriptors already
         return

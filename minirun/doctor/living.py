@@ -13,6 +13,7 @@ from typing import NamedTuple
 from minirun import store
 from minirun.linux import syscalls
 from minirun.network.attach import owner_tag
+from minirun.network.cni import attachments
 
 _MONITOR, _NEEDED = "minirun-monitor", "--needed"
 _HEX = frozenset("0123456789abcdef")
@@ -34,6 +35,7 @@ class Living:
         dead = set(syscalls.dead_locks(f"{store.state}/locks"))
         self.held = {name for name in store.entries(f"{store.state}/locks") if is_id(name) and name not in dead}
         self.ids = self.held | {monitor.id for monitor in self.monitors if not monitor.ours}
+        self.ids |= attachments.owners()  # of other engines' containers, by CNI: no process of ours lives as long
         self.short = {identity[:12] for identity in self.ids}
         self.tags = {owner_tag(identity) for identity in self.ids}
 

@@ -87,6 +87,10 @@ def reconcile() -> list[str]:
             problems.append(f"container {identity[:12]} cannot be cleaned up: {error}")
         finally:
             os.close(lock)
+    if dead := syscalls.dead_locks(f"{store.state}/cni/locks"):  # of the CNI plugin, which is a command, too
+        from minirun.network.cni import attachments
+
+        problems += attachments.reconcile(dead)
     return problems
 
 

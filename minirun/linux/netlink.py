@@ -17,6 +17,7 @@ from minirun.linux import syscalls
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import Any
 
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
 NLM_F_EXCL, NLM_F_CREATE = 0x200, 0x400
@@ -32,7 +33,8 @@ IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_NET_NS_FD = 20, 26, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 VETH_INFO_PEER, IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED, IFLA_INET_CONF, IPV4_DEVCONF_TAG = 1, 4, 33, 1, 12
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS, IFA_F_NODAD = 1, 2, 4, 8, 2
-RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY = 1, 4, 5, 6
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_METRICS, RTA_TABLE = 1, 4, 5, 6, 8, 15
+RTAX_MTU, RTAX_ADVMSS, RT_SCOPE_LINK = 2, 8, 253
 RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_UNICAST, RTN_MULTICAST = 254, 4, 0, 1, 5
 AF_UNSPEC, AF_INET, AF_INET6 = 0, 2, 10
 IFF_UP = 1
@@ -298,6 +300,39 @@ def add_default_route(index: int, gateway: str) -> Message:
     body = _route.pack(family, 0, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0)
     body += attribute(RTA_GATEWAY, packed) + attribute(RTA_OIF, index)
     return Message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, body, f"default via {gateway}")
+
+
+def add_route(index: int, route: dict[str, Any]) -> Message:
+    """``ip route add DST``, maybe with ``gw`` and numbers: ``mtu``, ``advmss``, ``priority``, ``table``, ``scope``."""
+    target, _, prefix = route["dst"].partition("/")
+    packed, table = packed_address(target), route.get("table", RT_TABLE_MAIN)
+    family = AF_INET if len(packed) == 4 else AF_INET6
+    scope = route.get("scope", RT_SCOPE_UNIVERSE if "gw" in route or family == AF_INET6 else RT_SCOPE_LINK)
+    small = table if table < 256 else 0  # RTA_TABLE says it whole
+    body = _route.pack(family, int(prefix), 0, 0, small, RTPROT_STATIC, scope, RTN_UNICAST, 0)
+    body += attribute(RTA_OIF, index) + attribute(RTA_TABLE, table)
+    body += attribute(RTA_DST, packed) if int(prefix) else b""
+    body += attribute(RTA_GATEWAY, packed_address(route["gw"])) if "gw" in route else b""
+    body += attribute(RTA_PRIORITY, route["priority"]) if "priority" in route else b""
+    metrics = [
+        attribute(kind, route[key]) for key, kind in (("mtu", RTAX_MTU), ("advmss", RTAX_ADVMSS)) if key in route
+    ]
+    body += nested(RTA_METRICS, *metrics) if metrics else b""
+    return Message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, body, f"route to {route['dst']}")
+
+
+def interface_addresses(socket: Socket) -> list[tuple[int, str]]:
+    """Every address of a namespace: (index of the link, address with prefix length, as an interface has it)."""
+    from _socket import inet_ntop
+
+    question = Message(RTM_GETADDR, NLM_F_DUMP, address_header.pack(AF_UNSPEC, 0, 0, 0, 0), "addresses")
+    found = []
+    for body in socket.ask(question):
+        family, prefix, _, _, index = address_header.unpack_from(body)
+        told = dict(attributes(body, address_header.size))
+        if family in (AF_INET, AF_INET6):
+            found.append((index, f"{inet_ntop(family, told.get(IFA_LOCAL) or told[IFA_ADDRESS])}/{prefix}"))
+    return found
 
 
 def get_routes(family: int = AF_INET) -> Message:

@@ -102,3 +102,42 @@ class Subnet:
 
     def __str__(self) -> str:
         return f"{text(self.base, self.bits)}/{self.prefix}"
+
+
+class Span:
+    """The addresses from one to another, which need not begin or end where a subnet would."""
+
+    __slots__ = ("base", "bits", "size")
+
+    def __init__(self, first: int, last: int, bits: int = IPV4) -> None:
+        self.base, self.size, self.bits = first, last - first + 1, bits
+
+    @classmethod
+    def parse(cls, value: str) -> Span:
+        """``10.1.0.10-10.1.0.99``. Raises UsageError."""
+        first, _, last = value.partition("-")
+        if not (is_address(first) and is_address(last) and bits(first) == bits(last) and number(first) <= number(last)):
+            raise UsageError(
+                f"--ip-range {value}", "not a range", "write it as 10.201.0.10-10.201.0.99, or as a subnet"
+            )
+        return cls(number(first), number(last), bits(first))
+
+    def address(self, offset: int) -> str:
+        """The address that far behind the first one."""
+        return text(self.base + offset, self.bits)
+
+    def contains(self, address: str) -> bool:
+        """Whether an address is one of these."""
+        return bits(address) == self.bits and 0 <= number(address) - self.base < self.size
+
+    def within(self, other: Subnet) -> bool:
+        """Whether all of its addresses are in a subnet."""
+        return other.contains(self.address(0)) and other.contains(self.address(self.size - 1))
+
+    def __str__(self) -> str:
+        return f"{self.address(0)}-{self.address(self.size - 1)}"
+
+
+def part(value: str) -> Subnet | Span:
+    """A part of a subnet, in either form. Raises UsageError, naming --ip-range."""
+    return Span.parse(value) if "-" in value else Subnet.parse(value, "--ip-range")

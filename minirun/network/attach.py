@@ -27,6 +27,7 @@ from minirun.step import Step
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import ClassVar
 
     from minirun.network.endpoint import Endpoint
     from minirun.network.ports import Port
@@ -226,7 +227,7 @@ class Interface(Step):
     """What is inside the namespace: lo up and, if there is a cable, its addresses, up, and the way out through it."""
 
     kind = "interface"
-    fields = ("netns", "device", "addresses", "gateways")
+    fields: ClassVar[tuple[str, ...]] = ("netns", "device", "addresses", "gateways")
     netns: str
     device: str
     addresses: list[str]

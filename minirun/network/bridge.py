@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from minirun.network.creation import Wanted
 
 DEFAULT = "br0"  # the bridge of the lecture's lab
-MAX_NAME = 15  # IFNAMSIZ - 1
+MAX_NAME = 100  # of a network: with its words around it, it fits into the comment of an element
 RESERVED = ("all", "default", "lo", "none", "host", "bridge", "container", "pod")  # sysctl's, and words of --net
 IP_FORWARD = "/proc/sys/net/ipv4/ip_forward"
 IPV6_CONF = "/proc/sys/net/ipv6/conf"
@@ -63,10 +63,11 @@ def decide(name: str, wanted: Wanted | None = None) -> tuple[Network, list[Step]
         return network, missing(network)
     from minirun.network import creation
 
+    wanted = wanted or creation.Wanted(name)
     with netlink.Socket() as socket:
-        if netlink.find_link(socket, name):
-            raise _foreign(name)
-    network = creation.decide(wanted or creation.Wanted(name))
+        if netlink.find_link(socket, creation.bridge_name(wanted)):
+            raise _foreign(creation.bridge_name(wanted))
+    network = creation.decide(wanted)
     return network, [nat.Ruleset(), NetworkRecord(network.record()), *missing(network)]
 
 
@@ -121,7 +122,7 @@ def all_steps(network: Network) -> list[Step]:
 
 
 def check_name(name: str) -> None:
-    """Refuse what cannot be the name of a network and of its bridge. Raises UsageError."""
+    """Refuse what cannot be the name of a network. Raises UsageError."""
     fits = 0 < len(name) <= MAX_NAME and name[0] in _LETTERS and all(c in _LETTERS or c in "_.-" for c in name)
     if not fits:
         raise UsageError(f"network {name!r}", f"a name is 1 to {MAX_NAME} letters, digits, '_', '.' or '-'")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from binascii import crc32
 
 from minirun import store
 from minirun.errors import Conflict, UsageError
@@ -30,6 +31,7 @@ PREFIX, PREFIX6 = 20, 64
 SPECIAL = ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::/16", "fe80::/10", "ff00::/8")
 SHORTEST = 8  # a route to more than that is a way out, cut in halves to outweigh the default route
 MTU, MIN_MTU, MAX_MTU = 1500, 68, 65535  # RFC 791; the kernel's own limit of a bridge
+MAX_BRIDGE_NAME = 15  # IFNAMSIZ - 1
 MIN_MTU6 = 1280  # RFC 8200
 
 
@@ -37,6 +39,7 @@ class Wanted:
     """What ``network create`` asks for; nothing is checked yet. ``subnets``, ``gateways`` and ``ranges`` are texts."""
 
     __slots__ = (
+        "bridge",
         "dns",
         "gateways",
         "internal",
@@ -51,7 +54,7 @@ class Wanted:
     )
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name, self.bridge = name, ""  # "": made of the name
         self.subnets: list[str] = []
         self.gateways: list[str] = []
         self.ranges: list[str] = []
@@ -74,12 +77,21 @@ def decide(wanted: Wanted) -> Network:
     for server in wanted.dns:
         if not addresses.is_address(server):
             raise UsageError(f"--dns {server}", "not an address")
-    network = Network(wanted.name, wanted.name, pools, mac_address(pools[0].gateway), mtu)
+    bridge = bridge_name(wanted)
+    if other := next((each for each in networks.listing() if each.bridge == bridge), None):
+        raise Conflict(f"bridge {bridge}", f"it is the one of network {other.name}", "choose another name")
+    network = Network(wanted.name, bridge, pools, mac_address(pools[0].gateway), mtu)
     network.internal, network.isolate = wanted.internal, wanted.isolate
     network.dns, network.options, network.labels = wanted.dns, wanted.options, wanted.labels
     network.created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     network.set_ip_forward = store.read(IP_FORWARD) == "0\n"
     return network
+
+
+def bridge_name(wanted: Wanted) -> str:
+    """The name of a network's bridge: its own, or a short one made of it where the kernel takes no longer one."""
+    name = wanted.bridge or wanted.name
+    return name if len(name) <= MAX_BRIDGE_NAME else f"{name[:8]}-{crc32(name.encode()) & 0xFFFFFF:06x}"
 
 
 def _subnets(socket: netlink.Socket, wanted: Wanted) -> list[Subnet]:
@@ -158,7 +170,7 @@ def _pools(wanted: Wanted, subnets: list[Subnet]) -> list[Pool]:
             raise UsageError(f"--gateway {text}", f"not an address for an interface in {_list(subnets)}")
         pool.gateway = addresses.canonical(text)
     for text in wanted.ranges:
-        part = Subnet.parse(text, "--ip-range")
+        part = addresses.part(text)
         pool = next((pool for pool in pools if part.within(pool.subnet)), None)
         if pool is None:
             raise UsageError(f"--ip-range {text}", f"not a part of {_list(subnets)}")

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any, ClassVar
 
+    from minirun.network.ipam import Held
     from minirun.network.network import Network
 
+MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"  # docker's word for it, as an option of a network
 RULES = os.path.join(os.path.dirname(__file__), "ruleset.nft")
 
 # The sets of ruleset.nft: the family of their table, what a key is made of, and in a map what it leads to.
@@ -54,12 +56,17 @@ def network_elements(network: Network) -> list[list[Any]]:
     bridge = network.bridge
     return [
         ["bridges", [bridge], []],
-        *([] if network.internal else [["masq_br", [bridge], []]]),
+        *([["masq_br", [bridge], []]] if masquerades(network) else []),
         ["egress", [bridge], ["drop" if network.internal else "accept"]],
         ["peering", [bridge, bridge], ["drop" if network.isolate else "accept"]],
         *(["hairpin4", [str(a.subnet), str(b.subnet)], []] for a in network.ipv4 for b in network.ipv4),
         *(["hairpin6", [str(a.subnet), str(b.subnet)], []] for a in network.ipv6 for b in network.ipv6),
     ]
+
+
+def masquerades(network: Network) -> bool:
+    """Whether its containers leave with the host's address: unless it is routed, or does not let them out at all."""
+    return not network.internal and network.options.get(MASQUERADE, "true") != "false"
 
 
 class Elements(Step):
@@ -168,16 +175,23 @@ def _known() -> Iterator[Element]:
     for network in networks.listing():
         yield from Elements(networks.comment(network.name), network_elements(network)).parsed()
         for address, lease in ipam.held(network.name).items():
-            port, names = lease.notes.get("port"), lease.notes.get("names", "").split()
-            if port:
-                mac = lease.notes.get("mac") or endpoint.mac_address(address)
-                label = f"{names[0] if names else ''} {lease.owner[:12]}"
-                yield from Claims(label, endpoint.claims(port, mac, [address])).parsed()
+            if claims := claims_of(address, lease):
+                yield from claims.parsed()
         folder = f"{ipam.state_directory(network.name)}/published"
         for name in store.entries(folder):
             publish = store.read_json(f"{folder}/{name}")
             if publish:
                 yield from Publish(*publish[1:]).parsed()
+
+
+def claims_of(address: str, lease: Held) -> Claims | None:
+    """What a lease lets its holder say; None for one that notes no port."""
+    port, names = lease.notes.get("port"), lease.notes.get("names", "").split()
+    if not port:
+        return None
+    mac = lease.notes.get("mac") or endpoint.mac_address(address)
+    label = f"{names[0] if names else ''} {lease.owner[:12]}"
+    return Claims(label, endpoint.claims(port, mac, [address]))
 
 
 def _add(elements: Sequence[Element]) -> None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+    from minirun.network.addresses import Span
+
 # A bridge has 1023 ports at most (BR_MAX_PORTS); some are left for cables to further bridges and for guests of others.
 PORTS_PER_BRIDGE = 960
 MAX_BRIDGES = 60
@@ -25,7 +27,7 @@ class Pool:
 
     __slots__ = ("gateway", "range", "subnet")
 
-    def __init__(self, subnet: Subnet, gateway: str, within: Subnet | None = None) -> None:
+    def __init__(self, subnet: Subnet, gateway: str, within: Subnet | Span | None = None) -> None:
         self.subnet, self.gateway, self.range = subnet, gateway, within
 
     def record(self) -> dict[str, str]:
@@ -130,7 +132,7 @@ def _pool(record: dict[str, str]) -> Pool:
     part = record.get("range")
     subnet = Subnet.parse(record["subnet"])
     addresses.number(record["gateway"])
-    return Pool(subnet, record["gateway"], Subnet.parse(part, "--ip-range") if part else None)
+    return Pool(subnet, record["gateway"], addresses.part(part) if part else None)
 
 
 def record_path(name: str) -> str:
