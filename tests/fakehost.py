@@ -146,11 +146,15 @@ class FakeHost(Namespace):
         """Wait until the kernel has removed the cables of namespaces that are gone, which it does in bulk, later."""
         self.wait_until("! ip -o link | grep ': mr[0-9a-f]\\{12\\}@' | grep -v 'link-netns '")
 
-    def processes(self) -> list[int]:
-        """Every process of this host: in its namespaces, or in its cgroup (containers have namespaces of their own)."""
+    def processes(self, every: bool = False) -> list[int]:
+        """Every process of this host: in its namespaces, or in its cgroup (containers have namespaces of their own).
+
+        The name server only if ``every`` is asked for: it outlives the containers that need it by some seconds.
+        """
         ours = self.namespaces() | {os.readlink(f"/proc/{n.pid}/ns/net") for n in (self.outside, self.lan)}
         keepers = {self.pid, self.outside.pid, self.lan.pid}
-        return [pid for pid in _all_pids() if pid not in keepers and self._is_ours(pid, ours)]
+        pids = [pid for pid in _all_pids() if pid not in keepers and self._is_ours(pid, ours)]
+        return [pid for pid in pids if every or not _is_name_server(pid)]
 
     def _is_ours(self, pid: int, namespaces: set[str]) -> bool:
         try:
@@ -166,7 +170,7 @@ class FakeHost(Namespace):
         except ProcessLookupError:
             return
         try:
-            if pid in self.processes():
+            if pid in self.processes(every=True):
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
                 select.select([descriptor], [], [], TIMEOUT)
         except ProcessLookupError:
@@ -177,12 +181,12 @@ class FakeHost(Namespace):
     def close(self) -> None:
         """End everything of this host and see that nothing is left of it."""
         for _ in range(100):  # a dying monitor may start one more clean-up
-            processes = self.processes()
+            processes = self.processes(every=True)
             if not processes:
                 break
             for pid in processes:
                 self._end(pid)
-        left = [f"process {pid}" for pid in self.processes()]
+        left = [f"process {pid}" for pid in self.processes(every=True)]
         left += [str(path) for path in self._remove_cgroups()]
         for namespace in (self.outside, self.lan):
             namespace.close()
@@ -236,6 +240,13 @@ def _remove_cgroup(folder: str) -> None:
 
 def _all_pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _is_name_server(pid: int) -> bool:
+    try:
+        return b"\0nameserver\0--serve\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def _sweep() -> None:

@@ -33,9 +33,9 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "oci": ("oci", "run", "be an OCI runtime, as runc: create, start, state, kill, delete ... on a bundle"),
     "version": ("main", "version", "show the version"),
 }
-_HIDDEN = {"cleanup": ("cleanup", "run", "")}
+_HIDDEN = {"cleanup": ("cleanup", "run", ""), "nameserver": ("nameserver", "run", "")}
 _WITHOUT_ROOT = ("version", "explain", "doctor", "oci")
-_NO_RECONCILE = ("cleanup", "version", "explain", "oci")
+_NO_RECONCILE = ("cleanup", "nameserver", "version", "explain", "oci")
 
 # How a command line for an OCI runtime is told from one for the engine, whose own `run`, `exec`, `ps` and `kill` are
 # others: by the program's name, by a verb that the engine has not, or by an option that only a runtime has.
@@ -156,6 +156,7 @@ def dispatch(argv: list[str]) -> int:
     is_root = os.geteuid() == 0
     if not is_root and name not in _WITHOUT_ROOT and rest[:1] != ["--help"]:
         raise MinirunError(f"minirun {name} needs root", "", f"sudo minirun {name} ...")
+    os.umask(0o022)  # modes are meant as they are written: a container's hosts, say, is for all of its users
     if name not in _NO_RECONCILE and is_root:
         from minirun.engine import lifecycle
 

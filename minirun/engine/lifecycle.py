@@ -16,7 +16,7 @@ from minirun.engine.record import Container
 from minirun.errors import Conflict, MinirunError, NotFound
 from minirun.linux import syscalls
 from minirun.linux.syscalls import Message
-from minirun.network import attach, ipam  # noqa: F401
+from minirun.network import attach, ipam, nameservice  # noqa: F401
 from minirun.runtime import process, resources  # noqa: F401  (the same)
 
 TYPE_CHECKING = False
@@ -91,6 +91,10 @@ def reconcile() -> list[str]:
         from minirun.network.cni import attachments
 
         problems += attachments.reconcile(dead)
+    try:
+        nameservice.revive()
+    except (MinirunError, OSError) as error:
+        problems.append(f"names are not answered: {error}")
     return problems
 
 

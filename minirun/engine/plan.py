@@ -15,7 +15,6 @@ from minirun.engine.record import Container
 from minirun.errors import NotFound, UsageError
 from minirun.linux import cgroup, seccomp
 from minirun.network import attach, names
-from minirun.network.addresses import IPV4
 from minirun.runtime import init_ops, namespaces, resources
 from minirun.runtime.process import Spawn
 
@@ -104,12 +103,14 @@ def _files(
     endpoints: Sequence[Endpoint],
 ) -> Files:
     texts = []
-    address = endpoints[0].address(IPV4) if endpoints else None
+    own = [address.partition("/")[0] for each in endpoints for address in each.addresses]
+    servers = [server for each in endpoints for server in each.nameservers]
+    internal = not any(each.gateways for each in endpoints)
     if options.network != "host":
         texts = [
-            [f"{container.live}/hosts", names.hosts(hostname, name, address)],
+            [f"{container.live}/hosts", names.hosts(hostname, name, own)],
             [f"{container.live}/hostname", f"{hostname}\n"],
-            [f"{container.live}/resolv.conf", names.resolv_conf() if endpoints else ""],
+            [f"{container.live}/resolv.conf", names.resolv_conf(servers, internal=internal)],
         ]
     directories = [container.live, mount_point(), f"{container.home}/upper", f"{container.home}/work"]
     return Files(directories, texts)

@@ -21,6 +21,7 @@ from minirun.linux import mounts, netlink, syscalls
 from minirun.network import sysctl
 from minirun.network.addresses import bits
 from minirun.network.ipam import Lease
+from minirun.network.nameservice import Names
 from minirun.network.nat import Claims, Publish
 from minirun.step import Step
 
@@ -44,6 +45,7 @@ def attach_steps(
     steps: list[Step] = [Netns(container_name, owner_tag(container_id))]
     for each in endpoints:
         steps += plug_steps(container_id, container_name, each, netns_path(container_name))
+    steps.append(Names([each.network for each in endpoints]))
     if published:
         steps.append(publish_step(container_id, container_name, endpoints, published))
     return steps

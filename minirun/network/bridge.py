@@ -106,9 +106,12 @@ def inspect(name: str) -> dict[str, Any]:
 
 def remove(name: str) -> None:
     """Remove a network that no container uses: its elements, its bridge, its files. Raises NotFound, Conflict."""
+    from minirun.network.nameserver import start
+
     with _Lock():
         network = _existing(name)
         ipam.close(name)
+        start.forget(name)
         errors = step.undo_all(all_steps(network))
     if errors:
         raise errors[0]

@@ -15,6 +15,7 @@ from minirun.linux import netlink, nft
 from minirun.linux.nft import Element
 from minirun.network.addresses import IPV4, IPV6, bits
 from minirun.network.nat import TABLE
+from minirun.network.network import listing
 from minirun.network.ports import ANY4, ANY6, LOOPBACK6, Port
 
 TYPE_CHECKING = False
@@ -26,6 +27,7 @@ EPHEMERAL = "/proc/sys/net/ipv4/ip_local_port_range"
 SCTP = "/proc/net/sctp"  # there once the kernel's module is; a mere question must not load it
 IPV6_V6ONLY = 26
 EADDRINUSE, EADDRNOTAVAIL = 98, 99
+NAMES_PORT = 53  # of DNS
 
 _lock = -1
 
@@ -154,9 +156,18 @@ def _check_host(asked: Port, port: Port) -> None:
         return
     for number in range(port.host_port, port.host_port + port.count):
         try:
-            _socket.close(bound(port.protocol, port.address, number).detach())
+            for address in [port.address] if number != NAMES_PORT else _but_gateways(port):
+                _socket.close(bound(port.protocol, address, number).detach())
         except OSError as error:
             raise _taken(asked, port, number, error) from None
+
+
+def _but_gateways(port: Port) -> list[str]:
+    """The addresses that ``port`` means, without our gateways: there the name server is, and keeps the port."""
+    if port.address not in (ANY4, ANY6):
+        return [port.address]
+    gateways = {pool.gateway for network in listing() for pool in network.pools}
+    return [address for address in local_addresses(port.family) if address not in gateways]
 
 
 def bound(protocol: str, address: str, number: int) -> socket:

@@ -34,6 +34,7 @@ class Endpoint:
         "isolated",
         "mac",
         "mtu",
+        "nameservers",
         "network",
         "port",
         "rate_in",
@@ -45,6 +46,7 @@ class Endpoint:
         self.mac, self.mtu = mac, mtu
         self.addresses: list[str] = []
         self.gateways: list[str] = []  # only of the networks that the default routes go through
+        self.nameservers: list[str] = []  # the gateways of its network, on which names are answered
         self.aliases: list[str] = []
         self.dns: list[str] = []  # of the container alone
         self.isolated = False
@@ -91,6 +93,7 @@ def decide(
     pools = [(address, network.pool(address)) for address in leased]
     endpoint.addresses = [f"{address}/{pool.subnet.prefix}" for address, pool in pools if pool]
     endpoint.isolated = network.isolate
+    endpoint.nameservers = [pool.gateway for _, pool in pools if pool]
     if not network.internal:
         endpoint.gateways = [pool.gateway for _, pool in pools if pool]
     return endpoint

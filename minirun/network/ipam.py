@@ -244,9 +244,9 @@ class _Candidate:
         flags = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
         self.network = network
         try:
-            self.file = os.open(_folder(network), flags, 0o600)
+            self.file = os.open(_folder(network), flags, 0o644)
         except FileNotFoundError:
-            self.file = os.open(_make_folder(network), flags, 0o600)
+            self.file = os.open(_make_folder(network), flags, 0o644)
         try:
             store.write_all(self.file, "".join(f"{line}\n" for line in (owner, *notes)).encode())
         except OSError as error:

@@ -13,7 +13,7 @@ from minirun import store, strict_json
 from minirun.errors import Conflict, MinirunError, Unsupported
 from minirun.linux import nft
 from minirun.linux.nft import Element
-from minirun.network import endpoint, helper, ipam
+from minirun.network import endpoint, helper, ipam, nameservice
 from minirun.network import network as networks
 from minirun.step import Step
 
@@ -44,6 +44,8 @@ TABLE = nft.Table(
         "pub6": ("inet", "ipv6_addr . inet_proto . inet_service", "ipv6_addr . inet_service"),
         "pub6_any": ("inet", "inet_proto . inet_service", "ipv6_addr . inet_service"),
         "pub6_range": ("inet", "ipv6_addr . inet_proto . inet_service", "ipv6_addr"),
+        "names4": ("inet", "ipv4_addr . inet_proto . inet_service", "ipv4_addr . inet_service"),
+        "names6": ("inet", "ipv6_addr . inet_proto . inet_service", "ipv6_addr . inet_service"),
         "ports": ("bridge", "ifname", ""),
         "claims4": ("bridge", "ifname . ether_addr . ipv4_addr", ""),
         "claims6": ("bridge", "ifname . ether_addr . ipv6_addr", ""),
@@ -173,7 +175,8 @@ def reassert() -> None:
 
 def _known() -> Iterator[Element]:
     for network in networks.listing():
-        yield from Elements(networks.comment(network.name), network_elements(network)).parsed()
+        elements = network_elements(network) + nameservice.elements(network.name)
+        yield from Elements(networks.comment(network.name), elements).parsed()
         for address, lease in ipam.held(network.name).items():
             if claims := claims_of(address, lease):
                 yield from claims.parsed()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from minirun.network import names
 from minirun.network.nameserver import wire, zones
 from minirun.network.nameserver.zones import FORWARD, Asker, Zones
 from tests.network import dns
@@ -42,6 +43,10 @@ def ask(known: Zones, address: str, name: str, kind: str = "A", klass: int = 1) 
     if code == FORWARD:
         return "FORWARD"
     return repr(dns.Reply(wire.pack_answer(query, code, sorted(records))))
+
+
+def test_our_own_domain_is_that_of_resolv_conf() -> None:
+    assert wire.pack_name(names.DOMAIN) == zones.DOMAIN
 
 
 @pytest.mark.parametrize(

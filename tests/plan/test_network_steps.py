@@ -26,16 +26,16 @@ def steps() -> list[step.Step]:
 def test_the_order() -> None:
     assert [s.kind for s in steps()] == [
         "ruleset", "network", "forwarding", "bridge", "elements",
-        "netns", "lease", "claims", "veth", "interface", "carrier", "publish",
+        "netns", "lease", "claims", "veth", "interface", "carrier", "names", "publish",
     ]  # fmt: skip
     assert [s.kind for s in attach.isolated_steps(ID, "web")] == ["netns", "interface"]
     without_ports = attach.attach_steps(ID, "web", plugs(), [])
-    assert [s.kind for s in without_ports][-1] == "carrier"
+    assert [s.kind for s in without_ports][-1] == "names"
 
 
 def test_what_explain_shows() -> None:
     steps = attach.attach_steps(ID, "web", plugs(), ports.parse("0.0.0.0:8080:80"))
-    shown = "\n".join(s.sh() for s in steps if s.kind != "lease")
+    shown = "\n".join(s.sh() for s in steps if s.kind not in ("lease", "names"))
     assert shown.replace(f"{attach.owner_tag(ID)}", "TAG").split("\n") == [
         "ip netns add web",
         "ip netns exec web sysctl -qew net.ipv6.conf.all.disable_ipv6='1' net.ipv6.conf.default.disable_ipv6='1'"
@@ -57,7 +57,7 @@ def test_what_explain_shows() -> None:
     ]
 
 
-@pytest.mark.parametrize("number", range(12))
+@pytest.mark.parametrize("number", range(13))
 def test_a_step_survives_its_journal(number: int) -> None:
     before = steps()[number]
     after = step.load(strict_json.loads(strict_json.dumps(before.record())))

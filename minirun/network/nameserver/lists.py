@@ -59,19 +59,20 @@ class Lists:
             if mask & IN_IGNORED:
                 self._watches.pop(watch, None)
         elif directory == ".":
-            self._read_network(name)
+            self.read_network(name)
         elif directory == LEASES:
             self._read_lease(network, name)
         elif name in (CONFIG, LEASES):
-            self._read_network(network)
+            self.read_network(network)
 
     def _again(self) -> None:
         """Read everything, as at the beginning and after changes were too many for the kernel to note each."""
         self._watch(".", ".", "")
         for name in {*os.listdir("."), *self.zones.networks}:
-            self._read_network(name)
+            self.read_network(name)
 
-    def _read_network(self, name: str) -> None:
+    def read_network(self, name: str) -> None:
+        """Take over what there is of a network, or that there is none."""
         if self._watch(name, "network", name):
             text = _read(f"{name}/{CONFIG}")
             if text is not None:
@@ -99,10 +100,10 @@ class Lists:
             self.zones.add_lease(network, address, text)
 
     def _watch(self, path: str, directory: str, network: str) -> bool:
-        """Watch before looking, so that nothing falls in between; false if there is no such directory."""
+        """Watch before looking, so that nothing falls in between; false if there is no such directory (for us, yet)."""
         try:
             self._watches[syscalls.watch_directory(self.descriptor, path)] = (directory, network)
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
             return False
         return True
 

@@ -115,7 +115,7 @@ class Server:
         if descriptors:
             self._drop(name)
             self.served[name] = Served(self, name, descriptors)
-            self.lists.drain()
+            self.lists.read_network(name)  # maybe seen before, when it was not open to us
 
     def _drop(self, name: str) -> None:
         served = self.served.pop(name, None)
