@@ -107,15 +107,17 @@ def cables(living: Living) -> Iterator[Leak]:
 
 
 def bridges(living: Living) -> Iterator[Leak]:
-    """Bridges with our alias whose network has no record, unless a container of another minirun is plugged in."""
-    known = {network.name for network in networks.listing()}
+    """Bridges with our alias, and the cables between them, whose network has no record.
+
+    Unless a container of another minirun is plugged into one of them.
+    """
     links = _links()
+    aliases = {link.index: link.alias for link in links}
+    known = {networks.comment(network.name) for network in networks.listing()}
+    known |= {aliases.get(port.master, "") for port in links if _cable_of(port) in living.short}
     for link in links:
-        network = link.alias.removeprefix(_NETWORK)
-        if link.kind != "bridge" or not link.alias.startswith(_NETWORK) or network in known:
-            continue
-        if not any(port.master == link.index and _cable_of(port) in living.short for port in links):
-            why = f"network {network} has no record"
+        if link.alias.startswith(_NETWORK) and link.alias not in known:
+            why = f"network {link.alias.removeprefix(_NETWORK)} has no record"
             yield Leak("bridge", link.name, why, f"ip link del {link.name}", partial(_remove_link, link.name))
 
 
@@ -131,7 +133,7 @@ def elements(living: Living) -> Iterator[Leak]:
             short = element.comment.rpartition(" ")[2]
             gone, why = len(short) == 12 and is_id(short * 5 + short[:4]) and short not in living.short, _GONE
         if gone:
-            key = " . ".join(element.key)
+            key = element.written_key()
             family = nat.TABLE.sets[element.set][0]
             command = f"nft delete element {family} {nat.TABLE.name} {element.set} '{{ {key} }}'"
             yield Leak("element", f"{element.set} {{ {key} }}", why, command, partial(nat.TABLE.delete, [element]))

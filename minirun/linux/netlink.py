@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from typing import Any
 
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
-NLM_F_EXCL, NLM_F_CREATE = 0x200, 0x400
+NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
 NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
 NLMSG_ERROR, NLMSG_DONE, NLMSGERR_ATTR_MSG = 2, 3, 1
 NLA_F_NESTED, NLA_TYPE_MASK = 0x8000, 0x3FFF
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
-RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+RTM_NEWROUTE, RTM_GETROUTE, RTM_NEWNEIGH = 24, 26, 28
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
 IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_NET_NS_FD = 20, 26, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
@@ -36,8 +36,9 @@ IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS, IFA_F_NODAD = 1, 2, 4, 8, 2
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_METRICS, RTA_TABLE = 1, 4, 5, 6, 8, 15
 RTAX_MTU, RTAX_ADVMSS, RT_SCOPE_LINK = 2, 8, 253
 RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_UNICAST, RTN_MULTICAST = 254, 4, 0, 1, 5
-AF_UNSPEC, AF_INET, AF_INET6 = 0, 2, 10
-IFF_UP = 1
+NDA_LLADDR, NUD_NOARP, NTF_MASTER, NTF_STICKY = 2, 0x40, 0x04, 0x40
+AF_UNSPEC, AF_INET, AF_BRIDGE, AF_INET6 = 0, 2, 7, 10
+IFF_UP, IFF_NOARP = 0x1, 0x80
 
 _BUFFER = 32768  # the kernel never fills a larger one when it dumps (netlink_dump, af_netlink.c)
 _header = Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
@@ -45,6 +46,7 @@ _attribute = Struct("=HH")  # nlattr: length, type
 link_header = Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
 address_header = Struct("=BBBBi")  # ifaddrmsg: family, prefix length, flags, scope, index
 _route = Struct("=BBBBBBBBI")  # rtmsg: family, dst, src, tos, table, protocol, scope, type, flags
+_neighbour = Struct("=BxxxiHBx")  # ndmsg: family, index, state, flags, type
 _number = Struct("=I")
 _integer = Struct("=i")
 
@@ -248,9 +250,22 @@ def set_alias(name: str, alias: str) -> Message:
     return _link_message(RTM_SETLINK, 0, name, attribute(IFLA_IFALIAS, alias.encode()))
 
 
-def set_up(name: str) -> Message:
-    """``ip link set NAME up``."""
-    return _link_message(RTM_SETLINK, 0, name, set_flags=IFF_UP, change=IFF_UP)
+def new_pair(name: str, peer: str, mtu: int) -> Message:
+    """``ip link add NAME mtu MTU type veth peer name PEER mtu MTU``: a cable that stays on the host."""
+    other = link_header.pack(AF_UNSPEC, 0, 0, 0, 0) + attribute(IFLA_IFNAME, peer) + attribute(IFLA_MTU, mtu)
+    data = nested(IFLA_INFO_DATA, attribute(VETH_INFO_PEER, other))
+    kind = nested(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, "veth"), data)
+    return _link_message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, name, attribute(IFLA_MTU, mtu), kind)
+
+
+def set_master(name: str, master: int) -> Message:
+    """``ip link set NAME master MASTER up``."""
+    return _link_message(RTM_SETLINK, 0, name, attribute(IFLA_MASTER, master), set_flags=IFF_UP, change=IFF_UP)
+
+
+def set_up(name: str, flags: int = 0) -> Message:
+    """``ip link set NAME up``; with IFF_NOARP ``arp off up``."""
+    return _link_message(RTM_SETLINK, 0, name, set_flags=IFF_UP | flags, change=IFF_UP | flags)
 
 
 def delete_link(name: str) -> Message:
@@ -333,6 +348,12 @@ def interface_addresses(socket: Socket) -> list[tuple[int, str]]:
         if family in (AF_INET, AF_INET6):
             found.append((index, f"{inet_ntop(family, told.get(IFA_LOCAL) or told[IFA_ADDRESS])}/{prefix}"))
     return found
+
+
+def stay(port: int, mac: str) -> Message:
+    """``bridge fdb replace MAC dev PORT master static sticky``: a bridge finds MAC there, whoever uses it elsewhere."""
+    body = _neighbour.pack(AF_BRIDGE, port, NUD_NOARP, NTF_MASTER | NTF_STICKY) + attribute(NDA_LLADDR, packed_mac(mac))
+    return Message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body, mac)
 
 
 def get_routes(family: int = AF_INET) -> Message:

@@ -57,7 +57,11 @@ class Element:
     def __str__(self) -> str:
         """The element in nft(8)'s syntax, without its set."""
         data = " : " + " . ".join(self.data) if self.data else ""
-        return f'{" . ".join(self.key)} comment "{self.comment}"{data}'
+        return f'{self.written_key()} comment "{self.comment}"{data}'
+
+    def written_key(self) -> str:
+        """The key in nft(8)'s syntax, to which a name with a "~" is none unless it stands in quotes."""
+        return " . ".join(f'"{field}"' if "~" in field else field for field in self.key)
 
 
 class Table:

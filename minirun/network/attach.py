@@ -21,8 +21,10 @@ from minirun.linux import mounts, netlink, syscalls
 from minirun.network import sysctl
 from minirun.network.addresses import bits
 from minirun.network.ipam import Lease
+from minirun.network.member import Member, Seat
 from minirun.network.nameservice import Names
 from minirun.network.nat import Claims, Publish
+from minirun.network.network import comment as network_comment
 from minirun.step import Step
 
 TYPE_CHECKING = False
@@ -65,13 +67,16 @@ def plug_steps(container_id: str, container_name: str, plug: Endpoint, netns: st
     """The steps that put one more interface into a namespace."""
     label = comment(container_id, container_name)
     leased = [address.partition("/")[0] for address in plug.addresses]
+    member = Member(plug.bridge, plug.uplink, plug.mtu, network_comment(plug.network), plug.isolated)
     return [
         *(
             Lease(plug.network, address, container_id, plug.notes(container_id, container_name, address))
             for address in leased
         ),
+        *([member] if plug.uplink else []),
         Claims(label, plug.claims()),
         Veth(plug.port, plug.bridge, plug.interface, netns, plug.mac, plug.mtu, label, plug.isolated),
+        *([Seat(plug.port, plug.mac)] if plug.uplink else []),
         Interface(netns, plug.interface, plug.addresses, plug.gateways),
         Carrier(plug.port, plug.bridge),
     ]

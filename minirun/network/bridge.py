@@ -11,7 +11,7 @@ import os
 from minirun import step, store, strict_json
 from minirun.errors import Conflict, NotFound, UsageError
 from minirun.linux import netlink
-from minirun.network import ipam, nat, sysctl
+from minirun.network import ipam, member, nat, sysctl
 from minirun.network import network as networks
 from minirun.network.network import Network, comment, load
 from minirun.step import Step
@@ -34,7 +34,7 @@ _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345
 def create(wanted: Wanted) -> Network:
     """Make a network. Raises Conflict if it exists or cannot have this name or subnet."""
     check_name(wanted.name)
-    with _Lock():
+    with networks.Lock():
         if load(wanted.name):
             raise Conflict(f"network {wanted.name}", "it exists already")
         network, steps = decide(wanted.name, wanted)
@@ -49,7 +49,7 @@ def ensure(name: str = DEFAULT) -> Network:
         return network
     if not network and name != DEFAULT:
         raise absent(name)
-    with _Lock():
+    with networks.Lock():
         network, steps = decide(name)
         step.do_all(steps)
     return network
@@ -82,7 +82,7 @@ def missing(network: Network) -> list[Step]:
         steps += [Forwarding(bool(network.ipv6)), bridge]
     elif not bridge.owns(link):
         raise _foreign(network.bridge)
-    if not nat.TABLE.has(elements.parsed()):
+    if not nat.TABLE.has(elements.parsed()[:1]):  # they were added, and are flushed, together: one tells of all
         steps.append(elements)
     return steps
 
@@ -101,17 +101,19 @@ def inspect(name: str) -> dict[str, Any]:
     from minirun.network import survey
 
     network = _existing(name)
-    return {**network.record(), "leases": ipam.leases(name), "ports": survey.ports(network.bridge)}
+    bridges = [network.bridge, *network.members()]
+    return {**network.record(), "leases": ipam.leases(name), "ports": survey.ports(bridges)}
 
 
 def remove(name: str) -> None:
     """Remove a network that no container uses: its elements, its bridge, its files. Raises NotFound, Conflict."""
     from minirun.network.nameserver import start
 
-    with _Lock():
+    with networks.Lock():
         network = _existing(name)
         ipam.close(name)
         start.forget(name)
+        member.remove(network)
         errors = step.undo_all(all_steps(network))
     if errors:
         raise errors[0]
@@ -251,20 +253,6 @@ class Bridge(Step):
             # So that a connection to 127.0.0.1:port may be sent on to a container; ruleset.nft guards the other way.
             f"/proc/sys/net/ipv4/conf/{self.name}/route_localnet": "1",
         }
-
-
-class _Lock:
-    """Only one process at a time chooses a subnet and makes or removes a network."""
-
-    def __enter__(self) -> None:
-        import fcntl
-
-        path = f"{store.directory(store.state)}/networks.lock"
-        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self.descriptor, fcntl.LOCK_EX)
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self.descriptor)
 
 
 def _existing(name: str) -> Network:

@@ -39,6 +39,7 @@ class Endpoint:
         "port",
         "rate_in",
         "rate_out",
+        "uplink",
     )
 
     def __init__(self, network: str, interface: str, port: str, bridge: str, mac: str, mtu: int) -> None:
@@ -51,6 +52,7 @@ class Endpoint:
         self.dns: list[str] = []  # of the container alone
         self.isolated = False
         self.rate_in = self.rate_out = 0
+        self.uplink = ""  # the bridge that a member is joined to
 
     def record(self) -> dict[str, Any]:
         """The endpoint as JSON."""
@@ -86,7 +88,7 @@ def decide(
         network.name,
         interface or f"eth{place}",
         host_end(owner, place),
-        network.bridge,
+        network.member(leased[0]),
         mac or mac_address(leased[0]),
         network.mtu,
     )
@@ -94,6 +96,7 @@ def decide(
     endpoint.addresses = [f"{address}/{pool.subnet.prefix}" for address, pool in pools if pool]
     endpoint.isolated = network.isolate
     endpoint.nameservers = [pool.gateway for _, pool in pools if pool]
+    endpoint.uplink = "" if endpoint.bridge == network.bridge else network.bridge
     if not network.internal:
         endpoint.gateways = [pool.gateway for _, pool in pools if pool]
     return endpoint

@@ -274,10 +274,9 @@ class _Candidate:
 
 def _make_folder(network: str) -> str:
     """The folder of leases, made anew: for the network's first lease, also after a reboot. Raises NotFound."""
-    from minirun.network import bridge
-    from minirun.network.network import record_path
+    from minirun.network.network import Lock, record_path
 
-    with bridge._Lock():
+    with Lock():
         if not os.path.exists(record_path(network)):
             raise _removed(network)
         return store.directory(_folder(network))

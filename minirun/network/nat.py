@@ -15,6 +15,7 @@ from minirun.linux import nft
 from minirun.linux.nft import Element
 from minirun.network import endpoint, helper, ipam, nameservice
 from minirun.network import network as networks
+from minirun.network.member import trunk
 from minirun.step import Step
 
 TYPE_CHECKING = False
@@ -46,6 +47,8 @@ TABLE = nft.Table(
         "pub6_range": ("inet", "ipv6_addr . inet_proto . inet_service", "ipv6_addr"),
         "names4": ("inet", "ipv4_addr . inet_proto . inet_service", "ipv4_addr . inet_service"),
         "names6": ("inet", "ipv6_addr . inet_proto . inet_service", "ipv6_addr . inet_service"),
+        "members": ("inet", "ifname", ""),
+        "trunks": ("bridge", "ifname . ifname", ""),
         "ports": ("bridge", "ifname", ""),
         "claims4": ("bridge", "ifname . ether_addr . ipv4_addr", ""),
         "claims6": ("bridge", "ifname . ether_addr . ipv6_addr", ""),
@@ -55,7 +58,8 @@ TABLE = nft.Table(
 
 def network_elements(network: Network) -> list[list[Any]]:
     """What a network needs in the table, as [set, key, data]."""
-    bridge = network.bridge
+    bridge, members = network.bridge, network.members()
+    trunks = [near for near, _ in map(trunk, members)]
     return [
         ["bridges", [bridge], []],
         *([["masq_br", [bridge], []]] if masquerades(network) else []),
@@ -63,6 +67,8 @@ def network_elements(network: Network) -> list[list[Any]]:
         ["peering", [bridge, bridge], ["drop" if network.isolate else "accept"]],
         *(["hairpin4", [str(a.subnet), str(b.subnet)], []] for a in network.ipv4 for b in network.ipv4),
         *(["hairpin6", [str(a.subnet), str(b.subnet)], []] for a in network.ipv6 for b in network.ipv6),
+        *(["members", [name], []] for name in members),
+        *(["trunks", [name, name], []] for name in trunks),
     ]
 
 

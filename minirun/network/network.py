@@ -5,6 +5,9 @@ A network has a bridge, one or more subnets (its *pools*), and a few decisions t
 
 from __future__ import annotations
 
+import os
+from binascii import crc32
+
 from minirun import store
 from minirun.errors import InvalidDocument
 from minirun.network import addresses
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 # A bridge has 1023 ports at most (BR_MAX_PORTS); some are left for cables to further bridges and for guests of others.
 PORTS_PER_BRIDGE = 960
 MAX_BRIDGES = 60
+MAX_STEM = 11  # of the name of a member, "~59" and "a" follow: IFNAMSIZ - 1
 
 
 class Pool:
@@ -115,17 +119,29 @@ class Network:
         return next((pool for pool in self.pools if pool.subnet.contains(address)), None)
 
     def member(self, address: str) -> str:
-        """The bridge that the container with this address is plugged into.
+        """The bridge that the container with this address is plugged into: the network's own, or a member.
 
         It follows from the address as the MAC does: nobody has to count ports, and nobody counts wrong.
         """
-        pool = self.pool(address)
-        offset = addresses.number(address) - pool.subnet.base if pool else 0
-        return self.member_name(offset // PORTS_PER_BRIDGE % MAX_BRIDGES)
+        before = 0
+        for pool in self.of_family(addresses.bits(address)):
+            if pool.subnet.contains(address):
+                number = (before + addresses.number(address) - pool.subnet.base) // PORTS_PER_BRIDGE % MAX_BRIDGES
+                return self._member(number) if number else self.bridge
+            before += pool.subnet.size
+        return self.bridge
 
-    def member_name(self, number: int) -> str:
-        """The network's bridge (0) or one of those that it grows by; cut so that the kernel takes it (IFNAMSIZ)."""
-        return f"{self.bridge[: 15 - 3]}.{number}" if number else self.bridge
+    def members(self) -> list[str]:
+        """The names of all bridges that it may ever grow by, whether or not they are there."""
+        size = sum(pool.subnet.size for pool in self.ipv4 or self.ipv6)
+        return [self._member(number) for number in range(1, min(MAX_BRIDGES, -(-size // PORTS_PER_BRIDGE)))]
+
+    def _member(self, number: int) -> str:
+        """A name that no network can have; of a long one a check sum is in it, and it leaves room for the trunk's."""
+        name = self.bridge
+        if len(name) > MAX_STEM:
+            name = name[: MAX_STEM - 4] + f"{crc32(name.encode()) & 0xFFFF:04x}"
+        return f"{name}~{number}"
 
 
 def _pool(record: dict[str, str]) -> Pool:
@@ -151,6 +167,20 @@ def listing() -> Iterator[Network]:
     for name in store.entries(f"{store.root}/networks"):
         if network := load(name):
             yield network
+
+
+class Lock:
+    """Only one process at a time chooses a subnet, and makes or removes bridges."""
+
+    def __enter__(self) -> None:
+        import fcntl
+
+        path = f"{store.directory(store.state)}/networks.lock"
+        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self.descriptor, fcntl.LOCK_EX)
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.descriptor)
 
 
 def comment(network: str) -> str:
