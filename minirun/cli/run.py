@@ -60,11 +60,11 @@ def _add_exposed(target: RunOptions, text: str) -> None:
     target.expose += ports.exposed(text)
 
 
-def _network(target: RunOptions, text: str) -> None:
-    if text in ("none", "host"):
-        target.network = text
-    else:
-        target.networks = [Attachment(check_name(text, "--net"))]
+def _net_flag(flag: str) -> Callable[[Any, Any], None]:
+    def apply(target: RunOptions, value: str) -> None:
+        target.net_flags.setdefault(flag, []).append(value)
+
+    return apply
 
 
 def _hostname(text: str) -> str:
@@ -89,7 +89,16 @@ OPTIONS: list[Option] = [
     Option("-t --tty", "", store("tty"), "give the container a terminal"),
     Option("--rm", "", store("remove"), "remove the container when it ends"),
     Option("--name", "NAME", _set("name", check_name), "name the container (default: the beginning of its id)"),
-    Option("--net --network", "NETWORK", _network, "a network (default br0, made at first use); none; or host"),
+    Option(
+        "--net --network",
+        "NETWORK[:KEY=VALUE,...]",
+        collect("nets"),
+        "a network (default br0, made at first use), may be repeated; none; host; or container:NAME for that one's",
+    ),
+    Option("--ip", "ADDRESS", _net_flag("--ip"), "this IPv4 address on the network (default: the next free one)"),
+    Option("--ip6", "ADDRESS", _net_flag("--ip6"), "the same for IPv6"),
+    Option("--mac-address", "MAC", _net_flag("--mac-address"), "this MAC (default: one that follows from the address)"),
+    Option("--network-alias --net-alias", "NAME", _net_flag("--network-alias"), "one more name on its networks"),
     Option(
         "-p --publish",
         "[[IP:]HOST:]CONTAINER[/PROTO]",
@@ -150,11 +159,25 @@ def understand_arguments(argv: Sequence[str]) -> RunOptions:
     if not operands:
         raise UsageError("run", "an image is missing", "minirun run [OPTIONS] IMAGE [COMMAND]")
     options.image, options.command = operands[0], operands[1:]
+    _settle_networks(options)
     if options.stop_signal:
         from minirun.cli.signals import number
 
         number(options.stop_signal)
     return options
+
+
+def _settle_networks(options: RunOptions) -> None:
+    """Understand the flags of the network. The plain ``--net NAME`` is spared the module that knows all the others."""
+    only = options.nets[0] if len(options.nets) == 1 and not options.net_flags else ""
+    if only in ("none", "host"):
+        options.network = only
+    elif only and only not in understand.NET_WORDS and not any(sign in only for sign in ",:="):
+        options.networks = [Attachment(check_name(only, "--net"))]
+    elif options.nets or options.net_flags:
+        from minirun.engine import attachments
+
+        attachments.settle(options)
 
 
 def run(argv: list[str]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minirun.errors import UsageError
+from minirun.errors import Conflict, UsageError
 from minirun.network import endpoint, ipam
 from minirun.network.addresses import IPV4, IPV6
 
@@ -22,18 +22,29 @@ def endpoints(
     identity: str, name: str, options: RunOptions, networks: Sequence[Network], lease: Lease
 ) -> list[Endpoint]:
     """A plug in each network, with addresses that ``lease`` (``ipam.allocate`` or ``propose``) gives."""
-    found = [
-        plug(identity, name, place, wanted, network, lease)
-        for place, (wanted, network) in enumerate(zip(options.networks, networks, strict=True))
-    ]
+    found = []
+    names = interfaces([wanted.interface for wanted in options.networks])
+    for place, (wanted, network) in enumerate(zip(options.networks, networks, strict=True)):
+        found.append(plug(identity, name, place, wanted, names[place], network, lease))
     endpoint.keep_one_default_route(found)
     return found
 
 
-def plug(identity: str, name: str, place: int, wanted: Attachment, network: Network, lease: Lease) -> Endpoint:
-    """One plug: an address of each family that the network has."""
-    if wanted.address6 and not network.ipv6:
-        raise UsageError(f"--ip6 {wanted.address6}", f"network {network.name} has no IPv6")
+def interfaces(wanted: Sequence[str], taken: Sequence[str] = ()) -> list[str]:
+    """The name of each interface: what was asked for, else eth0, eth1 ..., whichever is free next."""
+    free = (name for number in range(1000) if (name := f"eth{number}") not in wanted and name not in taken)
+    return [name or next(free) for name in wanted]
+
+
+def plug(
+    identity: str, name: str, place: int, wanted: Attachment, interface: str, network: Network, lease: Lease
+) -> Endpoint:
+    """One plug: an address of each family that the network has. Raises UsageError, Conflict."""
+    for bits, flag, address in ((IPV4, "--ip", wanted.address), (IPV6, "--ip6", wanted.address6)):
+        if address and not network.of_family(bits):
+            raise UsageError(f"{flag} {address}", f"network {network.name} has no IPv{6 if bits == IPV6 else 4}")
+    if wanted.mac:
+        _check_mac(network, wanted, identity)
     leased: list[str] = []
     port, names = endpoint.host_end(identity, place), [name, identity[:12], *wanted.aliases]
     try:
@@ -47,9 +58,22 @@ def plug(identity: str, name: str, place: int, wanted: Attachment, network: Netw
         for address in leased:
             ipam.release(network.name, address, identity)
         raise
-    result = endpoint.decide(network, identity, place, leased, wanted.mac, wanted.interface)
+    result = endpoint.decide(network, identity, place, leased, wanted.mac, interface)
     result.aliases = wanted.aliases
     return result
+
+
+def _check_mac(network: Network, wanted: Attachment, identity: str) -> None:
+    """Refuse a MAC that somebody on the network has, or will have by its address. Raises Conflict, UsageError."""
+    if wanted.mac == network.mac:
+        raise Conflict(f"--mac-address {wanted.mac}", f"it is that of the bridge of network {network.name}")
+    if wanted.mac.startswith(endpoint.GIVEN) and wanted.mac != endpoint.mac_address(wanted.address or "0.0.0.0"):
+        remedy = "choose another one, such as 02:42:0a:00:00:02"
+        raise UsageError(f"--mac-address {wanted.mac}", "minirun makes such ones of addresses", remedy)
+    for address, held in ipam.held(network.name).items():
+        if held.owner != identity and (held.notes.get("mac") or endpoint.mac_address(address)) == wanted.mac:
+            names = held.notes.get("names", held.owner[:12])
+            raise Conflict(f"--mac-address {wanted.mac}", f"container {names.split()[0]} has it on {network.name}")
 
 
 def propose(network: Network, owner: str, notes: Sequence[str], bits: int, address: str | None) -> str:

@@ -29,7 +29,11 @@ def run(options: RunOptions) -> str:
         raise NotFound(f"no such image: {options.image}", "", f"minirun image build {options.image}")
     container = Container(new_id())
     name = options.name or container.id[:12]
-    text, endpoints = "", []
+    text, endpoints, joined = "", [], None
+    if options.network == "container":
+        from minirun.engine import joining
+
+        joined = joining.decide(options)
     if options.network == "bridge":
         networks = []
         for wanted in options.networks:
@@ -38,7 +42,7 @@ def run(options: RunOptions) -> str:
             text += _numbered(missing, f"the network {network.name}, which is not there yet") if missing else ""
         plan.decide_ports(image, options, networks, reserve=False)
         endpoints = connect.endpoints(container.id, name, options, networks, connect.propose)
-    steps = plan.make(container, name, image, options, endpoints).steps
+    steps = plan.make(container, name, image, options, endpoints, joined).steps
     return _HEAD + f"export id={container.id}\n" + _shorten(text + _numbered(steps, "the container"), container.id)
 
 

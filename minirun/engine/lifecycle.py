@@ -30,7 +30,8 @@ def clean(container: Container, steps: Sequence[step.Step] | None = None, record
 
     The caller holds the container's lock, itself or by inheritance, and may have the plan and the record at hand.
     """
-    failures = step.undo_all(steps) if steps else _undo_plan(container)
+    failures = _unplug(container)
+    failures += step.undo_all(steps) if steps else _undo_plan(container)
     record = record or store.read_json(f"{container.home}/container.json") or {"AutoRemove": True, "Name": ""}
     if record["AutoRemove"]:
         forget(container, record["Name"])
@@ -45,7 +46,18 @@ def _undo_plan(container: Container) -> list[Exception]:
     if journal is None:  # killed before the plan was written: an address may have been taken
         ipam.release_owner(container.id)
         return []
+    if any(item[0] == "join" for item in journal):
+        from minirun.engine import joining  # noqa: F401  (a step of it)
     return step.undo_all([step.load(item) for item in journal])
+
+
+def _unplug(container: Container) -> list[Exception]:
+    """Undo what was plugged in while the container lived, and see to those who share its network namespace."""
+    if not store.entries(f"{container.live}/plugs"):
+        return []
+    from minirun.engine import plugs
+
+    return plugs.undo_all(container)
 
 
 def discard(container: Container) -> None:
@@ -54,7 +66,8 @@ def discard(container: Container) -> None:
     What cannot be undone now stays in the journal, under a lock that nobody holds, for the next command.
     """
     record = store.read_json(f"{container.home}/container.json") or {"Name": ""}
-    failures = _undo_plan(container)
+    _unlink(f"{container.live}/state.json")  # from here on nobody takes it for running
+    failures = _unplug(container) + _undo_plan(container)
     forget(container, record["Name"])
     if not failures:
         store.remove_tree(container.live)

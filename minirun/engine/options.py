@@ -16,8 +16,14 @@ MIN_MEMORY = 4 << 20  # bytes: below this the kernel kills init before it become
 _PROTECTED = ("/proc", "/sys", "/dev")
 
 
+NET_WORDS = ("bridge", "default", "slirp4netns", "pasta", "private", "ns")  # of --net, and no network's name
+
+
 class Attachment:
-    """A network that a container shall be attached to, and what is wanted of it; "" and [] leave it to minirun."""
+    """A network that a container shall be attached to, and what is wanted of it; "" and [] leave it to minirun.
+
+    Each value is checked already (``minirun.engine.attachments``), as far as it can be without the network.
+    """
 
     __slots__ = ("address", "address6", "aliases", "interface", "mac", "network")
 
@@ -43,9 +49,12 @@ class RunOptions:
         "hostname",
         "image",
         "interactive",
+        "joined",
         "labels",
         "memory",
         "name",
+        "net_flags",
+        "nets",
         "network",
         "networks",
         "no_new_privileges",
@@ -69,8 +78,12 @@ class RunOptions:
         self.command: list[str] = []
         self.name: str | None = None
         self.hostname: str | None = None
-        self.network = "bridge"  # or none, host
+        self.nets: list[str] = []  # each --net as it was given
+        self.net_flags: dict[str, list[str]] = {}  # and its relatives: --ip, --ip6, --mac-address, --network-alias
+        # What they come to:
+        self.network = "bridge"  # or none, host, container
         self.networks = [Attachment("br0")]  # when it is bridge
+        self.joined = ""  # when it is container: the name or id of the one whose network namespace is shared
         self.detach = self.interactive = self.tty = self.remove = self.read_only = False
         self.no_new_privileges = self.seccomp = True
         self.env: dict[str, str] = {}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from minirun.engine.joining import Joined
     from minirun.image.layout import Image
     from minirun.network.endpoint import Endpoint
     from minirun.network.network import Network
@@ -49,8 +50,9 @@ def make(
     image: Image,
     options: RunOptions,
     endpoints: Sequence[Endpoint],
+    joined: Joined | None = None,
 ) -> Decided:
-    """The plan for ``container``; there are no ``endpoints`` without a network of ours."""
+    """The plan for ``container``; there are no ``endpoints`` without a network of ours, or with one that is joined."""
     user = users.resolve(
         image.config.get("User", "") if options.user is None else options.user,
         users.reader(reversed(image.layers)),
@@ -61,11 +63,14 @@ def make(
             raise NotFound(f"-v {source}", "no such file or directory on this machine", f"mkdir -p {source}")
     netns = None if options.network == "host" else f"/run/netns/{name}"
     cgroup_path = f"{cgroup.parent}/{container.id}"
-    config = spec.config(container.id, image.config, options, user, container.live, netns, f"/{cgroup_path}")
+    files = joined.container.live if joined else container.live
+    config = spec.config(container.id, image.config, options, user, files, netns, f"/{cgroup_path}")
     limits = resources.plan(cgroup_path, config["linux"]["resources"])
     steps: list[Step] = [_files(container, name, config["hostname"], options, endpoints)]
     if endpoints:
         steps += attach.attach_steps(container.id, name, endpoints, options.ports)
+    elif joined:
+        steps += joined.steps(container.id, name)
     elif netns:
         steps += attach.isolated_steps(container.id, name)
     steps += [limits, *resources.device_filters(limits, config["linux"]["resources"])]
@@ -106,7 +111,7 @@ def _files(
     own = [address.partition("/")[0] for each in endpoints for address in each.addresses]
     servers = [server for each in endpoints for server in each.nameservers]
     internal = not any(each.gateways for each in endpoints)
-    if options.network != "host":
+    if options.network not in ("host", "container"):
         texts = [
             [f"{container.live}/hosts", names.hosts(hostname, name, own)],
             [f"{container.live}/hostname", f"{hostname}\n"],

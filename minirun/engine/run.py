@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from minirun.engine.joining import Joined
     from minirun.image.layout import Image
     from minirun.network.endpoint import Endpoint
 
@@ -93,13 +94,18 @@ def _start(container: Container, image: Image, options: RunOptions, lock: int, a
     records.take_name(name, container.id)
 
     endpoints: list[Endpoint] = []
+    joined: Joined | None = None
+    if options.network == "container":
+        from minirun.engine import joining
+
+        joined = joining.decide(options)
     if options.network == "bridge":
         networks = [bridge.ensure(wanted.network) for wanted in options.networks]
         plan.decide_ports(image, options, networks)
         endpoints = connect.endpoints(container.id, name, options, networks, ipam.allocate)
     elif options.ports or options.publish_all:
         raise UsageError("-p", f"--net {options.network} publishes nothing", "use a bridge network")
-    decided = plan.make(container, name, image, options, endpoints)
+    decided = plan.make(container, name, image, options, endpoints, joined)
 
     store.write_json(f"{container.live}/plan.json", [s.record() for s in decided.steps])
     store.create(f"{container.live}/config.json", strict_json.dumps(decided.config) + "\n")

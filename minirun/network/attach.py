@@ -113,7 +113,7 @@ class Netns(Step):
     """
 
     kind = "netns"
-    fields = ("name", "tag")
+    fields: ClassVar[tuple[str, ...]] = ("name", "tag")
     name: str
     tag: int
 
@@ -216,6 +216,11 @@ class Veth(Step):
     def undo(self) -> None:
         if os.path.exists(self.netns):
             return  # Netns, undone next, takes the cable along
+        with netlink.shared() as socket:
+            self._delete(socket)
+
+    def cut(self) -> None:
+        """Remove the cable although its namespace lives on."""
         with netlink.shared() as socket:
             self._delete(socket)
 

@@ -94,15 +94,16 @@ def absent(name: str) -> NotFound:
 
 
 def inspect(name: str) -> dict[str, Any]:
-    """The record of a network, under ``leases`` who has which address, under ``ports`` what is plugged in now.
+    """The record of a network; ``containers`` and ``leases``: who is on it; ``ports``: what is plugged in now.
 
     Raises NotFound.
     """
-    from minirun.network import survey
+    from minirun.network import guests, survey
 
     network = _existing(name)
     bridges = [network.bridge, *network.members()]
-    return {**network.record(), "leases": ipam.leases(name), "ports": survey.ports(bridges)}
+    found = {"containers": guests.guests(network), "leases": ipam.leases(name)}
+    return {**network.record(), **found, "ports": survey.ports(bridges)}
 
 
 def remove(name: str) -> None:
@@ -144,7 +145,7 @@ class NetworkRecord(Step):
 
     def sh(self) -> str:
         path = networks.record_path(self.network["name"])
-        return f"mkdir -p {os.path.dirname(path)}\necho '{strict_json.dumps(self.network)}' > {path}"
+        return f"mkdir -p {os.path.dirname(path)}\ncat > {path} <<'END'\n{strict_json.dumps(self.network)}\nEND"
 
     def do(self) -> None:
         path = networks.record_path(self.network["name"])

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _PLACES = "123456789abcdefghijklmnopqrstuvwxyz"  # one character tells the further cables of a container apart
 MAX_NETWORKS = len(_PLACES) + 1
+GIVEN = ("02:6d:", "02:6e:")  # how the MACs begin that follow from addresses
 
 
 class Endpoint:

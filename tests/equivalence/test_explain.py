@@ -28,6 +28,10 @@ OPTIONS = {
     "every right": ["--cap-add", "ALL"],
     "no network": ["--net", "none"],
     "host network": ["--net", "host"],
+    "two networks": ["--net", "dual", "--net", "one:ip=10.78.0.9,mac=02:42:00:00:00:09", "-p", "8080:80"],
+    "IPv6": ["--net", "dual", "--ip6", "fd00:77::99", "--network-alias", "db"],
+    "isolated": ["--net", "alone"],
+    "internal": ["--net", "inside", "--net", "one:interface_name=wan"],
     "odd words": ["--name", "a.b-c_d", "-e", f"ODD={ODD}", "-v", "/run/odd $a'b:/o d$d'd", "-w", "/w $HOME 'x'"],
     "file's name on the host": ["-v", "/run/file:/etc/resolv.conf", "--tmpfs", "/t:size=1m,mode=700,exec"],
 }
@@ -67,7 +71,31 @@ def by_hand(host: Machine, script: str, tmp_path: Path) -> Iterator[str]:
         assert [line for line in said if line not in about_the_end] == []
 
 
+NETWORKS = {
+    "one": ["--subnet", "10.78.0.0/24"],
+    "dual": ["--subnet", "10.77.0.0/24", "--subnet", "fd00:77::/64", "--mtu", "1400"],
+    "alone": ["--subnet", "10.79.0.0/24", "--isolate"],
+    "inside": ["--subnet", "10.80.0.0/24", "--internal"],
+    "all": [
+        *("--subnet", "10.81.0.0/24", "--gateway", "10.81.0.254", "--ip-range", "10.81.0.128/25", "--icc=false"),
+        *(
+            "--subnet",
+            "fd00:81::/64",
+            "--internal",
+            "--dns",
+            "198.51.100.53",
+            "--label",
+            "it's=$HOME",
+            "-o",
+            "mtu=1400",
+        ),
+    ],
+}
+
+
 def prepare(host: Machine) -> None:
+    for name in ("one", "dual", "alone", "inside"):
+        host.minirun("network", "create", name, *NETWORKS[name])
     odd = "/run/odd $a'b"
     host.run(["mkdir", "-p", "/run/dir/below", odd])
     host.run(["mount", "-t", "tmpfs", "-o", "nosuid", "tmpfs", "/run/dir/below"])
@@ -99,10 +127,11 @@ def test_the_comparison_sees_a_difference(host: Machine, other: Machine, tmp_pat
     assert {name for name in run if run[name] != made[name]} == {"mounts", "process", "firewall"}
 
 
-def test_a_network(host: Machine, other: Machine) -> None:
+@pytest.mark.parametrize("flags", NETWORKS.values(), ids=NETWORKS)
+def test_a_network(host: Machine, other: Machine, flags: list[str]) -> None:
     """``network create`` and its script: the same bridge, settings, elements and record."""
-    host.minirun("network", "create", "lab", "--subnet", "10.77.0.0/24")
-    other.run(["sh"], stdin=explain(other, "network", "create", "lab", "--subnet", "10.77.0.0/24"))
+    host.minirun("network", "create", "lab", *flags)
+    other.run(["sh"], stdin=explain(other, "network", "create", "lab", *flags))
     seen = []
     for machine in (host, other):
         watcher = Observer.__new__(Observer)
