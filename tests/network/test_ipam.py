@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from minirun import store
+from minirun.engine import connect
+from minirun.engine.options import Attachment
 from minirun.errors import Conflict, NotFound, UsageError
 from minirun.network import ipam, owners, rotation
 from minirun.network.addresses import IPV4, IPV6, Subnet
@@ -272,8 +274,8 @@ def test_reconcile_frees_what_the_dead_held(state: Path) -> None:
     assert ipam.leases("lab") == {}
 
 
-def test_processes_as_owners() -> None:
-    """Alive, ended but not waited for, gone, a number used again, another boot, given back by hand."""
+def test_owners_that_are_no_containers(state: Path) -> None:
+    """Processes that live, have ended, have another's number; files; another boot; and what nobody understands."""
     living, zombie = (subprocess.Popen(["sleep", "1000"]), subprocess.Popen(["true"]))
     os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
     note = owners.process(living.pid)
@@ -284,6 +286,8 @@ def test_processes_as_owners() -> None:
         "reused": f"alive process {pid} {int(start) - 1} {boot}",
         "rebooted": f"alive process {pid} {start} 0-0",
         "old": "alive boot 0-0",
+        "removed": owners.file(str(state / "no such file")),
+        "other": f"alive file {state}/there 0-0",
     }
     unclear = {
         "x": "alive",
@@ -292,10 +296,14 @@ def test_processes_as_owners() -> None:
         "v": "alive process 99999999999 1 " + boot,
     }
     unclear |= {"u": "alive boot", "t": "alive by magic", "s": f"alive process {pid} -1 {boot}"}
-    right = {"living": note, "lasting": owners.boot(), **unclear}
+    (state / "there").symlink_to("nowhere")
+    (state / "a b c").touch()
+    unclear |= {"r": f"alive file {boot}", "q": "alive file"}
+    kept = {"file": owners.file(f"{state}/there"), "spaces": owners.file(f"{state}/a b c")}
+    right = {**kept, "living": note, "lasting": owners.boot(), **unclear}
     right["z"] = f"alive process 0 0 {boot}"
     for owner, line in {**wrong, **right}.items():
-        ipam.allocate(SIX, owner, [line], IPV6)
+        ipam.allocate(SIX, owner.replace(" ", "_"), [line], IPV6)
     ipam.reconcile("lab")
     assert set(ipam.leases("lab").values()) == set(right)
     zombie.wait()
@@ -303,7 +311,8 @@ def test_processes_as_owners() -> None:
         owners.process(zombie.pid)
     living.kill()
     living.wait()
-    assert len(ipam.reconcile("lab")) == 1
+    (state / "there").unlink()
+    assert len(ipam.reconcile("lab")) == 2
 
 
 RUBBISH = {
@@ -416,6 +425,24 @@ def test_a_broken_hint_costs_nothing_but_time(state: Path, rubbish: str, marks: 
     assert len(set(some(13))) == 13
     with pytest.raises(Conflict):
         ipam.allocate(LAB, "more")
+
+
+def test_of_both_families_or_of_none(state: Path) -> None:
+    both = network("10.7.0.0/28", "fd00:7::/126")
+    wanted, identity = Attachment("lab"), "a" * 64
+    lives(state, "x", "y", "z")
+    for owner in ("x", "y"):
+        ipam.allocate(both, owner, bits=IPV6)
+    with pytest.raises(Conflict, match="no free address is left in fd00:7::/126"):
+        connect.plug(identity, "web", 0, wanted, both, ipam.allocate)
+    wanted.address6 = "fd00:7::3"
+    with pytest.raises(Conflict, match="address fd00:7::3 of network lab: container y has it"):
+        connect.plug(identity, "web", 0, wanted, both, ipam.allocate)
+    assert set(ipam.leases("lab").values()) == {"x", "y"}
+    assert not [lease for lease in ipam._allocated if lease[2] == identity]
+    ipam.release("lab", "fd00:7::3", "y")
+    lives(state, identity)
+    assert connect.plug(identity, "web", 0, wanted, both, ipam.allocate).addresses == ["10.7.0.4/28", "fd00:7::3/126"]
 
 
 def test_a_wide_subnet_keeps_few_marks(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:

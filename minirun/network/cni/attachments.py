@@ -18,6 +18,7 @@ from minirun import step, store, strict_json
 from minirun.errors import MinirunError
 from minirun.linux import syscalls
 from minirun.network import ipam, nat
+from minirun.network import owners as liveness
 from minirun.network.cni import plug
 
 try:
@@ -55,7 +56,7 @@ def path(network: str, owner: str) -> str:
 
 def alive(network: str, owner: str) -> str:
     """The line of a lease that says how long an attachment lives: as long as it has a record (see ``owners``)."""
-    return f"alive file {path(network, owner)}"
+    return liveness.file(path(network, owner))
 
 
 def load(network: str, owner: str) -> dict[str, Any] | None:
