@@ -29,9 +29,11 @@ RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_GETROUTE, RTM_NEWNEIGH = 24, 26, 28
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
-IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_NET_NS_FD = 20, 26, 28
+IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD = 20, 26, 27, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
-VETH_INFO_PEER, IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED, IFLA_INET_CONF, IPV4_DEVCONF_TAG = 1, 4, 33, 1, 12
+VETH_INFO_PEER, IFLA_INET_CONF, IPV4_DEVCONF_TAG = 1, 1, 12
+IFLA_BR_MULTI_BOOLOPT, BR_BOOLOPT_NO_LL_LEARN = 46, 1
+IFLA_BRPORT_MODE, IFLA_BRPORT_GROUP_FWD_MASK, IFLA_BRPORT_ISOLATED = 4, 31, 33
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS, IFA_F_NODAD = 1, 2, 4, 8, 2
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_METRICS, RTA_TABLE = 1, 4, 5, 6, 8, 15
 RTAX_MTU, RTAX_ADVMSS, RT_SCOPE_LINK = 2, 8, 253
@@ -39,6 +41,7 @@ RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_UNICAST, RTN_MULTICAST = 25
 NDA_LLADDR, NUD_NOARP, NTF_MASTER, NTF_STICKY = 2, 0x40, 0x04, 0x40
 AF_UNSPEC, AF_INET, AF_BRIDGE, AF_INET6 = 0, 2, 7, 10
 IFF_UP, IFF_NOARP = 0x1, 0x80
+LINK_LOCAL_FRAMES = 0xFFFD  # group_fwd_mask: every 01:80:c2:00:00:0X but 01
 
 _BUFFER = 32768  # the kernel never fills a larger one when it dumps (netlink_dump, af_netlink.c)
 _header = Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
@@ -49,6 +52,8 @@ _route = Struct("=BBBBBBBBI")  # rtmsg: family, dst, src, tos, table, protocol, 
 _neighbour = Struct("=BxxxiHBx")  # ndmsg: family, index, state, flags, type
 _number = Struct("=I")
 _integer = Struct("=i")
+_pair = Struct("=II")
+_short = Struct("=H")
 
 
 class Message:
@@ -206,14 +211,23 @@ def _link_message(kind: int, flags: int, name: str, *inner: bytes, set_flags: in
 
 
 def new_bridge(name: str, mac: str, mtu: int) -> Message:
-    """``ip link add NAME address MAC mtu MTU type bridge``; a pinned MAC does not follow the ports' MACs."""
-    kind = nested(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, "bridge"))
+    """``ip link add NAME address MAC mtu MTU type bridge no_linklocal_learn 1``.
+
+    A pinned MAC does not follow the ports' MACs. The option (Linux 5.0): frames to 01:80:c2:00:00:0X, which pass by the
+    firewall, teach the bridge nothing.
+    """
+    options = attribute(
+        IFLA_BR_MULTI_BOOLOPT, _pair.pack(BR_BOOLOPT_NO_LL_LEARN, BR_BOOLOPT_NO_LL_LEARN)
+    )  # value, mask
+    kind = nested(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, "bridge"), nested(IFLA_INFO_DATA, options))
     details = (attribute(IFLA_ADDRESS, packed_mac(mac)), attribute(IFLA_MTU, mtu), kind)
     return _link_message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, name, *details)
 
 
-def new_veth(name: str, master: int, mtu: int, peer: str, netns: int, peer_mac: str) -> Message:
+def new_veth(name: str, master: int, mtu: int, peer: str, netns: int, peer_mac: str, group: int = 0) -> Message:
     """A veth pair whose end ``name`` is up and a port of ``master``, and whose ``peer`` is born in ``netns`` (an fd).
+
+    The device ``group`` is a number by which firewall rules know what kind of interface it is.
 
     All in one message, because each further change of a link that is up waits for RCU. The peer must not be up yet:
     the kernel refuses that with ENOTCONN.
@@ -229,17 +243,22 @@ def new_veth(name: str, master: int, mtu: int, peer: str, netns: int, peer_mac: 
     details = (
         attribute(IFLA_MTU, mtu),
         attribute(IFLA_MASTER, master),
+        attribute(IFLA_GROUP, group),
         nested(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, "veth"), data),
     )
     return _link_message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, name, *details, set_flags=IFF_UP, change=IFF_UP)
 
 
-def set_port(name: str, alias: str, isolated: bool = False) -> Message:
+def set_port(name: str, alias: str, isolated: bool = False, guarded: bool = False) -> Message:
     """Set a bridge port's alias and let it send a frame back where it came from (hairpin).
 
-    An ``isolated`` port (Linux 4.18) exchanges frames only with ports that are not, and with the bridge itself.
+    An ``isolated`` port (Linux 4.18) exchanges frames only with ports that are not, and with the bridge itself. With
+    ``guarded`` also frames to 01:80:c2:00:00:0X are handled as all others (mask: all but pause frames, which every
+    bridge drops): else they would pass by the firewall and reach the host as if the port were no port.
     """
     flags = attribute(IFLA_BRPORT_MODE, b"\1") + (attribute(IFLA_BRPORT_ISOLATED, b"\1") if isolated else b"")
+    if guarded:
+        flags += attribute(IFLA_BRPORT_GROUP_FWD_MASK, _short.pack(LINK_LOCAL_FRAMES))
     port = nested(IFLA_INFO_SLAVE_DATA, flags)
     details = (attribute(IFLA_IFALIAS, alias.encode()), attribute(IFLA_INFO_SLAVE_KIND, "bridge"), port)
     return _link_message(RTM_NEWLINK, 0, name, details[0], nested(IFLA_LINKINFO, *details[1:]))

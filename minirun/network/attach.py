@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 NETNS = "/run/netns"  # iproute2's own place, so that `ip netns exec <name>` just works
 PROC_NET = "/proc/sys/net"
+GUARDED = 28018  # the device group of guarded ports: as in ruleset.nft
 ENODEV, EINVAL, EXFULL, EADDRNOTAVAIL = 19, 22, 54, 99
 
 
@@ -74,8 +75,8 @@ def plug_steps(container_id: str, container_name: str, plug: Endpoint, netns: st
             for address in leased
         ),
         *([member] if plug.uplink else []),
-        Claims(label, plug.claims()),
-        Veth(plug.port, plug.bridge, plug.interface, netns, plug.mac, plug.mtu, label, plug.isolated),
+        *([Claims(label, plug.claims())] if plug.guarded else []),
+        Veth(plug.port, plug.bridge, plug.interface, netns, plug.mac, plug.mtu, label, plug.isolated, plug.guarded),
         *([Seat(plug.port, plug.mac)] if plug.uplink else []),
         Interface(netns, plug.interface, plug.addresses, plug.gateways),
         Carrier(plug.port, plug.bridge),
@@ -164,7 +165,7 @@ class Veth(Step):
     """The virtual cable: one end a port of the bridge, the other inside the namespace."""
 
     kind = "veth"
-    fields = ("host", "bridge", "peer", "netns", "mac", "mtu", "alias", "isolated")
+    fields = ("host", "bridge", "peer", "netns", "mac", "mtu", "alias", "isolated", "guarded")
     host: str
     bridge: str
     peer: str
@@ -173,15 +174,21 @@ class Veth(Step):
     mtu: int
     alias: str
     isolated: bool
+    guarded: bool
 
     def sh(self) -> str:
         peer = f"peer name {self.peer} address {self.mac} mtu {self.mtu} netns {os.path.basename(self.netns)}"
         return "\n".join(
             (
-                f"ip link add {self.host} mtu {self.mtu} type veth {peer}",
+                f"ip link add {self.host} mtu {self.mtu}{f' group {GUARDED}' if self.guarded else ''} type veth {peer}",
                 f"sysctl -qew net.ipv6.conf.{self.host}.disable_ipv6=1",
                 f"ip link set {self.host} master {self.bridge} alias '{self.alias}' up",
                 f"bridge link set dev {self.host} hairpin on" + (" isolated on" if self.isolated else ""),
+                *(
+                    [f"ip link set {self.host} type bridge_slave group_fwd_mask {netlink.LINK_LOCAL_FRAMES:#x}"]
+                    if self.guarded
+                    else []
+                ),
             )
         )
 
@@ -191,13 +198,14 @@ class Veth(Step):
             if bridge is None:
                 raise OSError(ENODEV, "no such bridge", self.bridge)
             self._create(socket, bridge.index)
-            socket.ask(netlink.set_port(self.host, self.alias, self.isolated))
+            socket.ask(netlink.set_port(self.host, self.alias, self.isolated, self.guarded))
         # The far end is still down, so this one has no carrier, and IPv6 has not begun to look for an address.
         sysctl.write(f"{PROC_NET}/ipv6/conf/{self.host}/disable_ipv6", "1")
 
     def _create(self, socket: netlink.Socket, bridge: int) -> None:
         namespace = os.open(self.netns, os.O_RDONLY | os.O_CLOEXEC)
-        request = netlink.new_veth(self.host, bridge, self.mtu, self.peer, namespace, self.mac)
+        group = GUARDED if self.guarded else 0
+        request = netlink.new_veth(self.host, bridge, self.mtu, self.peer, namespace, self.mac, group)
         try:
             try:
                 socket.ask(request)

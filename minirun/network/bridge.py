@@ -206,7 +206,7 @@ class Bridge(Step):
     def sh(self) -> str:
         return "\n".join(
             (
-                f"ip link add {self.name} address {self.mac} mtu {self.mtu} type bridge",
+                f"ip link add {self.name} address {self.mac} mtu {self.mtu} type bridge no_linklocal_learn 1",
                 f"ip link set {self.name} alias '{self.alias}'",
                 *(f"echo {value} > {path}" for path, value in self._sysctls().items()),
                 *(f"ip addr add {a} {'nodad' if ':' in a else 'brd +'} dev {self.name}" for a in self.addresses),

@@ -31,6 +31,7 @@ class Endpoint:
         "bridge",
         "dns",
         "gateways",
+        "guarded",
         "interface",
         "isolated",
         "mac",
@@ -51,7 +52,7 @@ class Endpoint:
         self.nameservers: list[str] = []  # the gateways of its network, on which names are answered
         self.aliases: list[str] = []
         self.dns: list[str] = []  # of the container alone
-        self.isolated = False
+        self.guarded, self.isolated = True, False
         self.rate_in = self.rate_out = 0
         self.uplink = ""  # the bridge that a member is joined to
 
@@ -78,7 +79,8 @@ class Endpoint:
 
     def claims(self) -> list[list[Any]]:
         """What it may say of itself, as elements of our table: [set, key, data]."""
-        return claims(self.port, self.mac, [address.partition("/")[0] for address in self.addresses])
+        held = [address.partition("/")[0] for address in self.addresses]
+        return claims(self.port, self.mac, held) if self.guarded else []
 
 
 def decide(
@@ -95,7 +97,7 @@ def decide(
     )
     pools = [(address, network.pool(address)) for address in leased]
     endpoint.addresses = [f"{address}/{pool.subnet.prefix}" for address, pool in pools if pool]
-    endpoint.isolated = network.isolate
+    endpoint.guarded, endpoint.isolated = network.guarded, network.isolate
     endpoint.nameservers = [pool.gateway for _, pool in pools if pool]
     endpoint.uplink = "" if endpoint.bridge == network.bridge else network.bridge
     if not network.internal:
@@ -141,9 +143,14 @@ def link_local(mac: str) -> str:
 
 def claims(port: str, mac: str, held: Sequence[str]) -> list[list[Any]]:
     """Elements by which the firewall knows who is behind a port of a bridge: [set, key, data]."""
-    result: list[list[Any]] = [["ports", [port], []]]
-    for address in held:
-        result.append(["claims6" if ":" in address else "claims4", [port, mac, address], []])
-    if any(":" in address for address in held):
-        result.append(["claims6", [port, mac, link_local(mac)], []])
-    return result
+    ipv4 = [address for address in held if ":" not in address]
+    ipv6 = [address for address in held if ":" in address]
+    if ipv4:
+        ipv4.append("0.0.0.0")  # who asks whether an address is free has none yet
+    if ipv6:
+        ipv6 += [link_local(mac), "::"]
+    return [
+        *(["claims4", [port, mac, address], []] for address in ipv4),
+        *(["claims6", [port, mac, address], []] for address in ipv6),
+        *(["targets6", [port, f"0x{netlink.packed_address(address).hex()}"], []] for address in ipv6[:-1]),
+    ]

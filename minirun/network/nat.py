@@ -35,6 +35,9 @@ TABLE = nft.Table(
     {
         "bridges": ("inet", "ifname", ""),
         "masq_br": ("inet", "ifname", ""),
+        "internal": ("inet", "ifname", ""),
+        "gateways4": ("inet", "ipv4_addr", ""),
+        "gateways6": ("inet", "ipv6_addr", ""),
         "egress": ("inet", "ifname", "verdict"),
         "peering": ("inet", "ifname . ifname", "verdict"),
         "hairpin4": ("inet", "ipv4_addr . ipv4_addr", ""),
@@ -49,9 +52,9 @@ TABLE = nft.Table(
         "names6": ("inet", "ipv6_addr . inet_proto . inet_service", "ipv6_addr . inet_service"),
         "members": ("inet", "ifname", ""),
         "trunks": ("bridge", "ifname . ifname", ""),
-        "ports": ("bridge", "ifname", ""),
         "claims4": ("bridge", "ifname . ether_addr . ipv4_addr", ""),
         "claims6": ("bridge", "ifname . ether_addr . ipv6_addr", ""),
+        "targets6": ("bridge", "iifname . @th,64,128", ""),
     },
 )
 
@@ -63,6 +66,9 @@ def network_elements(network: Network) -> list[list[Any]]:
     return [
         ["bridges", [bridge], []],
         *([["masq_br", [bridge], []]] if masquerades(network) else []),
+        *([["internal", [bridge], []]] if network.internal else []),
+        *(["gateways4", [pool.gateway], []] for pool in network.ipv4),
+        *(["gateways6", [pool.gateway], []] for pool in network.ipv6),
         ["egress", [bridge], ["drop" if network.internal else "accept"]],
         ["peering", [bridge, bridge], ["drop" if network.isolate else "accept"]],
         *(["hairpin4", [str(a.subnet), str(b.subnet)], []] for a in network.ipv4 for b in network.ipv4),
@@ -184,7 +190,7 @@ def _known() -> Iterator[Element]:
         elements = network_elements(network) + nameservice.elements(network.name)
         yield from Elements(networks.comment(network.name), elements).parsed()
         for address, lease in ipam.held(network.name).items():
-            if claims := claims_of(address, lease):
+            if network.guarded and (claims := claims_of(address, lease)):
                 yield from claims.parsed()
         folder = f"{ipam.state_directory(network.name)}/published"
         for name in store.entries(folder):

@@ -105,6 +105,11 @@ class Network:
         return [pool for pool in self.pools if pool.subnet.bits == bits]
 
     @property
+    def guarded(self) -> bool:
+        """Whether containers may speak only as themselves; not with ``--opt spoof=allow``."""
+        return self.options.get("spoof") != "allow"
+
+    @property
     def ipv4(self) -> list[Pool]:
         """Its pools of IPv4."""
         return self.of_family(IPV4)
