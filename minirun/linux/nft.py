@@ -37,10 +37,11 @@ _ENCODERS: dict[str, Callable[[str], bytes]] = {
     "ether_addr": netlink.packed_mac,
     "ipv4_addr": netlink.packed_address,
     "ipv6_addr": netlink.packed_address,
-    "ipv6_number": lambda text: int(text, 16).to_bytes(16, "big"),  # not nft's name: a field without a type of its own
+    "@th,64,128": lambda text: int(text, 16).to_bytes(16, "big"),  # raw payload, which nft writes as a number
     "inet_proto": lambda text: bytes([PROTOCOLS[text]]),
     "inet_service": lambda text: int(text).to_bytes(2, "big"),
     "ifname": lambda text: text.encode().ljust(16, b"\0"),
+    "iifname": lambda text: text.encode().ljust(16, b"\0"),  # in a set that was declared by typeof
 }
 
 

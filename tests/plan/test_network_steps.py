@@ -40,13 +40,16 @@ def test_what_explain_shows() -> None:
         "ip netns add web",
         "ip netns exec web sysctl -qew net.ipv6.conf.all.disable_ipv6='1' net.ipv6.conf.default.disable_ipv6='1'"
         " net.ipv4.ping_group_range='0 2147483647' net.ipv4.conf.lo.tag='TAG'",
-        "nft add element bridge minirun ports '{ mr3f9a12ab34cd comment \"web 3f9a12ab34cd\" }'",
         "nft add element bridge minirun claims4 "
         "'{ mr3f9a12ab34cd . 02:6d:0a:c9:00:02 . 10.201.0.2 comment \"web 3f9a12ab34cd\" }'",
-        "ip link add mr3f9a12ab34cd mtu 1500 type veth peer name eth0 address 02:6d:0a:c9:00:02 mtu 1500 netns web",
+        "nft add element bridge minirun claims4 "
+        "'{ mr3f9a12ab34cd . 02:6d:0a:c9:00:02 . 0.0.0.0 comment \"web 3f9a12ab34cd\" }'",
+        "ip link add mr3f9a12ab34cd mtu 1500 group 28018"
+        " type veth peer name eth0 address 02:6d:0a:c9:00:02 mtu 1500 netns web",
         "sysctl -qew net.ipv6.conf.mr3f9a12ab34cd.disable_ipv6=1",
         "ip link set mr3f9a12ab34cd master br0 alias 'web 3f9a12ab34cd' up",
         "bridge link set dev mr3f9a12ab34cd hairpin on",
+        "ip link set mr3f9a12ab34cd type bridge_slave group_fwd_mask 0xfffd",
         "ip -n web link set lo up",
         "ip -n web addr add 10.201.0.2/20 brd + dev eth0",
         "ip -n web link set eth0 up",
@@ -69,7 +72,8 @@ def test_a_step_survives_its_journal(number: int) -> None:
 def test_the_table_has_the_sets_of_the_rules() -> None:
     rules = open(nat.RULES).read()
     for name, (_, key, data) in nat.TABLE.sets.items():
-        declared = f"map {name} {{ type {key} : {data};" if data else f"set {name} {{ type {key};"
+        word = "typeof" if "@" in key else "type"
+        declared = f"map {name} {{ {word} {key} : {data};" if data else f"set {name} {{ {word} {key};"
         assert declared in rules
     assert rules.count("\tset ") + rules.count("\tmap ") == len(nat.TABLE.sets)
 
