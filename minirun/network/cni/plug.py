@@ -90,4 +90,4 @@ def remove_cable(owner: str) -> None:
     with netlink.shared() as socket:
         link = netlink.find_link(socket, endpoint.host_end(owner))
         if link and link.kind == "veth" and (not link.alias or link.alias.endswith(owner[:12])):
-            Cable(link.name, "", "", "", "", 0, link.alias, False).undo()
+            Cable(link.name, "", "", "", "", 0, link.alias, False, False).undo()
