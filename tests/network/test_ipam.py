@@ -354,6 +354,29 @@ def test_what_is_no_lease_holds_its_address(kind: str, state: Path) -> None:
     assert os.path.lexists(path)
 
 
+def test_only_what_could_be_a_note_is_told() -> None:
+    """Others make elements of the firewall of it, and answers of the name server."""
+    path = lease_file("10.7.0.2")
+    path.parent.mkdir(parents=True)
+    lines = [
+        "port mr1; flush ruleset",
+        "port",
+        "mac 02:6d:0a",
+        "mac 02:6d:0a:07:00:zz",
+        "names",
+        "names  ",
+        'dns "',
+        "",
+    ]
+    path.write_text("\n".join(["abc", *lines, "names a\tb", "port " + "x" * 16, "alive \x1b[2J", "x\xff y"]))
+    lease = ipam.read("lab", "10.7.0.2")
+    assert lease and (lease.owner, lease.notes) == ("abc", {})
+    path.write_text("abc\nport mr1\nmac 02:6d:0A:07:00:02\nnames a b_c.d-e\ndns fd00::1\nnew thing\n")
+    assert ipam.held("lab")["10.7.0.2"].notes == {
+        "port": "mr1", "mac": "02:6d:0A:07:00:02", "names": "a b_c.d-e", "dns": "fd00::1", "new": "thing",
+    }  # fmt: skip
+
+
 def test_a_folder_with_very_many_names(state: Path) -> None:
     folder = lease_file("x").parent
     folder.mkdir(parents=True)
@@ -434,15 +457,18 @@ def test_of_both_families_or_of_none(state: Path) -> None:
     for owner in ("x", "y"):
         ipam.allocate(both, owner, bits=IPV6)
     with pytest.raises(Conflict, match="no free address is left in fd00:7::/126"):
-        connect.plug(identity, "web", 0, wanted, both, ipam.allocate)
+        connect.plug(identity, "web", 0, wanted, "eth0", both, ipam.allocate)
     wanted.address6 = "fd00:7::3"
     with pytest.raises(Conflict, match="address fd00:7::3 of network lab: container y has it"):
-        connect.plug(identity, "web", 0, wanted, both, ipam.allocate)
+        connect.plug(identity, "web", 0, wanted, "eth0", both, ipam.allocate)
     assert set(ipam.leases("lab").values()) == {"x", "y"}
     assert not [lease for lease in ipam._allocated if lease[2] == identity]
     ipam.release("lab", "fd00:7::3", "y")
     lives(state, identity)
-    assert connect.plug(identity, "web", 0, wanted, both, ipam.allocate).addresses == ["10.7.0.4/28", "fd00:7::3/126"]
+    assert connect.plug(identity, "web", 0, wanted, "eth0", both, ipam.allocate).addresses == [
+        "10.7.0.4/28",
+        "fd00:7::3/126",
+    ]
 
 
 def test_a_wide_subnet_keeps_few_marks(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
