@@ -24,8 +24,9 @@ group() { # NAME: the packages of a group
     vm) # what tests/vm boots; busybox is its first program, systemd one of a test in it
         echo busybox-static kmod systemd
         ;;
-    clients) # the engines that tests/clients sets on our OCI runtime, and the runtime that it is compared with
-        echo podman conmon catatonit containernetworking-plugins iptables
+    clients) # the engines that tests/clients sets on our OCI runtime, and the runtime that it is compared with;
+        # golang-go: for cnitool, of which there is a source package only (tests/clients/cnitool.sh)
+        echo podman conmon catatonit containernetworking-plugins iptables golang-go
         unless dockerd docker.io
         unless containerd containerd
         unless runc runc

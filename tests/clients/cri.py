@@ -23,7 +23,9 @@ from tests.clients.engines import documented, root_file_system
 from tests.fakehost import REPOSITORY
 from tests.image.archives import archive, entry
 from tests.lifecycle.machine import SOON, until
+from tests.network.plugin import PROGRAM
 
+PLUGINS = "/run/cni-bin"  # the reference plugins, and ours
 PAUSE = "localhost/pause:1"
 SUBNET = "10.88.0.0/24"
 CONFIG = f"""
@@ -31,7 +33,7 @@ CONFIG = f"""
 sandbox_image = "{PAUSE}"
 restrict_oom_score_adj = true
 [plugins."io.containerd.grpc.v1.cri".cni]
-bin_dir = "/usr/lib/cni"
+bin_dir = "{PLUGINS}"
 conf_dir = "/run/cni"
 [plugins."io.containerd.grpc.v1.cri".containerd]
 default_runtime_name = "minirun"
@@ -202,14 +204,15 @@ def _pause(folder: Path) -> bytes:
 
 
 @contextmanager
-def kubelet(folder: Path) -> Iterator[Kubelet]:
-    """A machine with containerd and a network for pods, closed at the end."""
+def kubelet(folder: Path, network: str = "") -> Iterator[Kubelet]:
+    """A machine with containerd and a network for pods, closed at the end; the reference plugins' if none is given."""
     handler = documented("config.toml").removeprefix("version = 2\n")  # the rest of the file says it, too
     with containerd(folder, CONFIG + handler + CONTROL) as machine:
         machine.load(IMAGE, root_file_system(), "k8s.io", Cmd=["sh"])
         machine.load(PAUSE, _pause(folder), "k8s.io", Entrypoint=["/pause"])
         machine.path("/run/cni").mkdir(exist_ok=True)
-        machine.path("/run/cni/pods.conflist").write_text(json.dumps(NETWORK))
+        machine.run(["sh", "-ec", 'mkdir "$0"; ln -s /usr/lib/cni/* "$1" "$0"', PLUGINS, PROGRAM])
+        machine.path("/run/cni/pods.conflist").write_text(network or json.dumps(NETWORK))
         with grpc.insecure_channel(f"unix://{machine.path(ADDRESS)}") as channel:
             yield Kubelet(machine, channel)
 

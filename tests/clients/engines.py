@@ -30,10 +30,10 @@ PASSWD = "root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\
 GROUP = "root:x:0:\nalice:x:1000:\nstaff:x:50:alice\n"
 
 
-def documented(file: str) -> str:
+def documented(file: str, page: Path = PAGE) -> str:
     """The block of docs/engines.md that is to be put into ``file``, with this checkout's program in it."""
     heading = re.compile(rf"`[^`]*{re.escape(file)}`[^\n]*:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-    (block,) = heading.findall(PAGE.read_text())
+    (block,) = heading.findall(page.read_text())
     return str(block).replace(DOCUMENTED, str(PROGRAM))
 
 

@@ -126,8 +126,9 @@ def test_add_twice_and_add_to_a_name_that_is_taken(plugin: Plugin) -> None:
 def test_where_the_namespace_is(plugin: Plugin) -> None:
     plugin.namespace("one")
     keeper = plugin.host.popen(["nsenter", "--net=/run/netns/one", "sleep", "100"])
-    plugin.host.run(["ip", "netns", "del", "one"])
     path = f"/proc/{keeper.pid}/ns/net"
+    plugin.host.wait_until(f"[ {path} -ef /run/netns/one ]")
+    plugin.host.run(["ip", "netns", "del", "one"])
     result = plugin.call("ADD", "one", "eth0", path)
     assert result["interfaces"][2]["sandbox"] == path
     plugin.call("CHECK", "one", "eth0", path, prevResult=result)

@@ -247,6 +247,8 @@ def test_wishes_of_a_runtime() -> None:
     assert (asked.rate_in, asked.rate_out, asked.aliases) == (1000, 2000, ["db"])
     assert asked.dns == {"nameservers": ["192.0.2.53"], "search": ["x"]}
     assert Wishes({"runtimeConfig": {"aliases": ["db"]}}, {}).aliases == ["db"]
+    of_containerd = {"HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp", "HostIP": ""}
+    assert Wishes({"runtimeConfig": {"portMappings": [of_containerd]}}, {}).ports == [("", 8080, 80, "tcp")]
     assert Wishes({"ingressRate": 7}, {}).rate_in == 7
 
 

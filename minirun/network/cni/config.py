@@ -194,7 +194,7 @@ def _route(reader: Reader) -> dict[str, Any]:
 
 def _refuse(reader: Reader) -> None:
     for key in _REFUSED:
-        if value := reader.values.get(key):
+        if value := reader.get(key):
             raise CniError(
                 UNSUPPORTED_FIELD, f"{key}={value!r} is not supported", "a network of minirun has no such thing"
             )

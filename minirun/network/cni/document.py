@@ -1,6 +1,7 @@
 """Reading JSON that somebody else wrote: a value of the wrong type is told by its place, such as ``ipam.ranges[0][1]``.
 
-What is unknown is ignored, and null is the same as absent, as for every program that reads JSON with Go's library.
+What is unknown is ignored, null is the same as absent, and a key may be written in capitals, as for every program that
+reads JSON with Go's library: containerd says ``HostPort`` for ``hostPort``.
 """
 
 from __future__ import annotations
@@ -24,24 +25,31 @@ class Reader:
         """The place of a key of this object."""
         return f"{self.place}.{key}" if self.place else key
 
+    def get(self, key: str) -> Any:
+        """The value of a key, in whatever case that is written; None if it is absent or null."""
+        if key in self.values:
+            return self.values[key]
+        plain = key.lower()
+        return next((value for other, value in self.values.items() if other.lower() == plain), None)
+
     def has(self, key: str) -> bool:
         """Whether the key is there, with anything but null."""
-        return self.values.get(key) is not None
+        return self.get(key) is not None
 
     def text(self, key: str, default: str = "") -> str:
         """A string."""
-        return default if not self.has(key) else string(self.values[key], self.at(key))
+        return default if not self.has(key) else string(self.get(key), self.at(key))
 
     def flag(self, key: str, default: bool = False) -> bool:
         """A boolean."""
-        value = self.values.get(key)
+        value = self.get(key)
         if value is None:
             return default
         return value if isinstance(value, bool) else wrong(self.at(key), "true or false", value)
 
     def number(self, key: str, default: int = 0, limit: int = 1 << 32) -> int:
         """An integer from 0 to below ``limit``."""
-        value = self.values.get(key)
+        value = self.get(key)
         if value is None:
             return default
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < limit:
@@ -50,11 +58,11 @@ class Reader:
 
     def object(self, key: str) -> Reader:
         """An object; an empty one if it is absent."""
-        return Reader(mapping(self.values[key], self.at(key)) if self.has(key) else {}, self.at(key))
+        return Reader(mapping(self.get(key), self.at(key)) if self.has(key) else {}, self.at(key))
 
     def values_of(self, key: str) -> list[tuple[str, Any]]:
         """The values of a list, each with its place; none if it is absent."""
-        return items(self.values[key], self.at(key)) if self.has(key) else []
+        return items(self.get(key), self.at(key)) if self.has(key) else []
 
     def texts(self, key: str) -> list[str]:
         """A list of strings."""

@@ -94,6 +94,6 @@ def _port(reader: Reader) -> tuple[str, int, int, str]:
 
 def _aliases(runtime: Reader, network: str) -> list[str]:
     """Further names; podman gives them by network. What cannot be a name in DNS is left out."""
-    value = runtime.values.get("aliases")
+    value = runtime.get("aliases")
     names = runtime.object("aliases").texts(network) if isinstance(value, dict) else runtime.texts("aliases")
     return [name for name in names if 0 < len(name) < 254 and _LABEL.issuperset(name)]
