@@ -331,7 +331,7 @@ def _is_note(word: str, value: str) -> bool:
     if word == "mac":
         pairs = value.split(":")
         return len(pairs) == 6 and all(len(pair) == 2 and _HEX.issuperset(pair) for pair in pairs)
-    return bool(word and value.strip()) and _PLAIN.issuperset(value.replace(" ", ""))
+    return bool(word and value.strip()) and _PLAIN.issuperset(word + value.replace(" ", ""))
 
 
 def _text(descriptor: int) -> bytes:
