@@ -12,6 +12,7 @@
 #include <linux/bpf.h>
 #include <linux/netlink.h>
 #include <linux/openat2.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -121,6 +122,20 @@ int mr_netns_write(int netns, const char *sysctls, size_t size)
 {
 	struct new_netns pairs = {NULL, sysctls, size};
 	return in_netns(netns, set_up_netns, &pairs);
+}
+
+/* getsockopt(2) with a question in `buffer`: IPT_SO_GET_INFO (64), IPT_SO_GET_ENTRIES (65) of linux/netfilter_ipv4/
+ * ip_tables.h, which are the same numbers in IPv6. That is how iptables-legacy reads its rules. */
+int mr_xtables(int ipv6, int option, void *buffer, unsigned *size)
+{
+	int fd = socket(ipv6 ? AF_INET6 : AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW);
+	if (fd < 0)
+		return -1;
+	int result = getsockopt(fd, ipv6 ? IPPROTO_IPV6 : IPPROTO_IP, option, buffer, size);
+	int error = errno;
+	close(fd);
+	errno = error;
+	return result;
 }
 
 /* openat2(2): `resolve` is RESOLVE_IN_ROOT (0x10), RESOLVE_NO_SYMLINKS (4) ... */

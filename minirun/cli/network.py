@@ -1,4 +1,4 @@
-"""``minirun network``: create, list, inspect and remove networks."""
+"""``minirun network``: create, list, inspect, remove and repair networks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from minirun.engine.record import check_name
 from minirun.errors import MinirunError, NotFound, UsageError
 from minirun.network import bridge, ipam
 from minirun.network.creation import MAX_BRIDGE_NAME, MAX_MTU, MIN_MTU, Wanted
-from minirun.network.network import Network, listing
+from minirun.network.network import ALLOW_FORWARD, Network, listing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +31,11 @@ def _icc(target: Wanted, value: bool) -> None:
 
 def _mtu(target: Wanted, text: str) -> None:
     target.mtu = whole(text, "--mtu", MIN_MTU, MAX_MTU)
+
+
+def _allow_forward(target: Wanted, value: bool) -> None:
+    if value:
+        target.options[ALLOW_FORWARD] = "true"
 
 
 def _driver(target: Wanted, text: str) -> None:
@@ -103,7 +108,11 @@ CREATE = [
     Option("-o --opt", "KEY=VALUE", _option, "an option of docker or podman: MTU, icc, IPv6, bridge"),
     Option("--interface-name", "NAME", _bridge, "the bridge's name (default: the network's)"),
     Option("--label", "NAME=VALUE", _label, "note something about the network"),
+    Option("--allow-forward", "", _allow_forward, "open other firewalls of the host for this network"),
     Option("-d --driver", "bridge", _driver, "accepted: there is no other one"),
+]
+RELOAD = [
+    Option("--allow-forward", "", store("allow_forward"), "open other firewalls of the host for the networks"),
 ]
 LIST = [
     Option("-q --quiet", "", store("quiet"), "only names"),
@@ -222,6 +231,15 @@ def _agreed(names: Sequence[str]) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
+def _reload(argv: Sequence[str]) -> int:
+    from minirun.network import reload
+
+    target = Values(allow_forward=False)
+    names = [check_name(name, "network name") for name in parse(argv, RELOAD, target)]
+    reload.reload(names, target.allow_forward, lambda text: print(text, flush=True))
+    return 0
+
+
 class _Verb:
     """A verb: what it does, its arguments, its options, and a line about it."""
 
@@ -234,6 +252,9 @@ VERBS = {
     "ls": _Verb(_list, "ls [OPTIONS]", LIST, "list networks"),
     "inspect": _Verb(_inspect, "inspect NAME...", INSPECT, "show all about networks as JSON, and who is on them"),
     "rm": _Verb(_remove, "rm [-f] NAME...", REMOVE, "remove networks that no container uses"),
+    "reload": _Verb(
+        _reload, "reload [--allow-forward] [NAME...]", RELOAD, "put back what others took of our firewall and bridges"
+    ),
     "prune": _Verb(_prune, "prune [-f]", PRUNE, "remove all networks that no container uses, but br0"),
 }
 ALIASES = {"list": "ls", "remove": "rm"}
@@ -246,7 +267,7 @@ EXAMPLES = (
 
 def usage() -> str:
     """The text of ``minirun network --help``."""
-    lines = ["usage: minirun network VERB ...", "", "Create, list, inspect and remove networks.", "", "verbs:"]
+    lines = ["usage: minirun network VERB ...", "", "Create, list, inspect, remove and repair networks.", "", "verbs:"]
     width = max(len(verb.usage) for verb in VERBS.values()) + 2
     lines += [f"  {verb.usage:<{width}}{verb.text}" for verb in VERBS.values()]
     for name, verb in VERBS.items():

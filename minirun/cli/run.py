@@ -67,6 +67,13 @@ def _net_flag(flag: str) -> Callable[[Any, Any], None]:
     return apply
 
 
+def _forward(wish: str) -> Callable[[RunOptions, Any], None]:
+    def apply(target: RunOptions, _: Any) -> None:
+        target.forward = wish
+
+    return apply
+
+
 def _hostname(text: str) -> str:
     if len(text) > 64:  # HOST_NAME_MAX, sethostname(2)
         raise UsageError(f"--hostname {text!r}", "longer than 64 characters")
@@ -109,6 +116,8 @@ OPTIONS: list[Option] = [
         "-P --publish-all", "", store("publish_all"), "the same for each exposed port, with any free port of the host"
     ),
     Option("--expose", "PORT[-PORT][/PROTO]", _add_exposed, "a port for -P, beside those of the image"),
+    Option("--allow-forward", "", _forward("allow"), "open other firewalls of the host for the network"),
+    Option("--require-forward", "", _forward("require"), "do not start if another firewall stops its packets"),
     Option("-e --env", "NAME[=VALUE]", add_env, "set an environment variable"),
     Option("-w --workdir", "DIR", store("workdir"), "working directory in the container"),
     Option("-u --user", "USER[:GROUP]", store("user"), "names of the container's own files, or numbers"),
@@ -191,7 +200,7 @@ def run(argv: list[str]) -> int:
     if options.tty and options.interactive and not options.detach and not os.isatty(0):
         raise UsageError("-t", "standard input is not a terminal", "leave out -t, or run it in a terminal")
     image = engine.find_image(options.image, progress)
-    started = engine.start(image, options, self_command())
+    started = engine.start(image, options, self_command(), warn)
     if options.detach:
         sys.stdout.write(started.container.id + "\n")
         return 0
@@ -206,6 +215,13 @@ def memory_line(options: RunOptions) -> str:
     if options.memory:
         return f"it reached its limit of {options.memory >> 20} MiB (-m); give it more, or look for a leak"
     return "the machine ran out of memory"
+
+
+def warn(text: str) -> None:
+    """A line about something that works but will hurt, on standard error."""
+    from minirun.cli.failure import clean
+
+    progress(f"warning: {clean(text)}")
 
 
 def progress(text: str) -> None:

@@ -1,20 +1,11 @@
-"""What nftables holds, read by netlink: the elements of our own table, and every chain of anybody's.
-
-Never by parsing ``nft -j``: its form changes between versions.
-"""
+"""The elements of our own nftables table, read by netlink. (Other people's chains are read by network.foreign.)"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from minirun.linux import nft, syscalls
-from minirun.linux.netlink import AF_UNSPEC, NLM_F_DUMP, Message, Socket, attribute, attributes
+from minirun.linux.netlink import NLM_F_DUMP, Message, Socket, attribute, attributes
 from minirun.network.nat import TABLE
 
-_GETCHAIN = 4  # NFT_MSG_GETCHAIN
-_CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _HOOK_NUMBER = 1, 3, 4, 5, 1
-_FAMILIES = {1: "inet", 2: "ip", 7: "bridge"}
-_FORWARD = 2  # NF_INET_FORWARD and NF_BR_FORWARD
 _PROTOCOLS = {number: name for name, number in nft.PROTOCOLS.items()}
 _SIZES = {
     "ipv4_addr": 4,
@@ -24,27 +15,6 @@ _SIZES = {
     "ifname": 16,
     "ether_addr": 8,
 }  # in registers of 4 bytes
-
-
-class Chain(NamedTuple):
-    """A chain that drops what nothing accepts on its way through the machine."""
-
-    family: str
-    table: str
-    name: str
-
-
-def forward_drops() -> list[Chain]:
-    """The base chains, other than ours, at the hook ``forward`` whose policy is ``drop``."""
-    result = []
-    for reply in _dump(_GETCHAIN, AF_UNSPEC, b""):
-        found = dict(attributes(reply, 4))
-        hook = dict(attributes(found.get(_CHAIN_HOOK, b""))).get(_HOOK_NUMBER)
-        chain = Chain(_FAMILIES.get(reply[0], ""), _text(found[_CHAIN_TABLE]), _text(found[_CHAIN_NAME]))
-        drops = found.get(_CHAIN_POLICY) == nft.NF_DROP.to_bytes(4, "big")
-        if chain.family and drops and hook == _FORWARD.to_bytes(4, "big") and chain.table != TABLE.name:
-            result.append(chain)
-    return result
 
 
 def elements() -> list[nft.Element]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 
 from minirun import store
-from minirun.doctor import child, firewall
+from minirun.doctor import child
 from minirun.doctor.finding import Doubt
 from minirun.errors import Unsupported
 from minirun.linux import netlink
 from minirun.linux.nft import Element
 from minirun.network import bridge as bridges
 from minirun.network import creation, nat
+from minirun.network.foreign import look, opening
+from minirun.network.network import listing, load
 
 _BRIDGE, _MAC, _PEER_MAC = "mrdoctor", "02:6d:00:00:00:01", "02:6d:00:00:00:02"
 _BRIDGE_NETFILTER = "/proc/sys/net/bridge/bridge-nf-call-iptables"
-_LEGACY = "/proc/net/ip_tables_names"
 
 
 def bridge() -> str:
@@ -78,12 +79,12 @@ def bridge_netfilter() -> str:
 
 def foreign_firewall() -> str:
     """An accept of ours never overrides another table's drop (nft(8)): say so before somebody looks for hours."""
-    drops = firewall.forward_drops()
-    if drops:
-        chain = drops[0]
-        where = f"{chain.family} {chain.table} {chain.name}"
-        remedy = f"nft insert rule {where} iifname br0 accept; nft insert rule {where} oifname br0 accept"
-        raise Doubt(f"the chain {where} drops what it does not know", "no container gets out or is reached", remedy)
-    if "filter" in (store.read(_LEGACY) or "").split():
-        raise Doubt("old iptables rules filter beside nftables", "", "iptables-legacy -S FORWARD shows them")
-    return "nobody else drops by default"
+    for network in list(listing()) or [creation.decide(creation.Wanted(bridges.DEFAULT))]:
+        if stops := look.forward(network):
+            verb = "reload" if load(network.name) else "create"
+            remedy = f"minirun network {verb} --allow-forward {network.name}"
+            raise Doubt(look.sentence(stops, network.name), "", remedy)
+        if stops := look.names(network):
+            remedy = opening.for_names(stops[0], network)
+            raise Doubt(look.sentence(stops, network.name), "they find each other by address only", remedy)
+    return "nobody else drops our packets"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minirun.errors import Conflict, UsageError
-from minirun.network import endpoint, ipam
+from minirun.network import endpoint, ipam, nat
 from minirun.network.addresses import IPV4, IPV6
 
 TYPE_CHECKING = False
@@ -74,6 +74,20 @@ def _check_mac(network: Network, wanted: Attachment, identity: str) -> None:
         if held.owner != identity and (held.notes.get("mac") or endpoint.mac_address(address)) == wanted.mac:
             names = held.notes.get("names", held.owner[:12])
             raise Conflict(f"--mac-address {wanted.mac}", f"container {names.split()[0]} has it on {network.name}")
+
+
+def pass_firewalls(networks: Sequence[Network], options: RunOptions, warn: Callable[[str], None]) -> None:
+    """Say that somebody else's firewall stops the container's packets, or open it, or refuse: as it was asked for.
+
+    What counts is the network that has the way out, and the published ports. Raises Conflict.
+    """
+    if not options.forward and not nat.others_forward():
+        return
+    from minirun.network.foreign import gate
+
+    network = next((network for network in networks if not network.internal), networks[0])
+    published = [(port.protocol, port.container_port) for port in options.ports]
+    gate.pass_through(network, published, options.forward, warn)
 
 
 def propose(network: Network, owner: str, notes: Sequence[str], bits: int, address: str | None) -> str:

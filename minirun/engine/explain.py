@@ -38,6 +38,10 @@ def run(options: RunOptions) -> str:
         networks = []
         for wanted in options.networks:
             network, missing = bridge.decide(wanted.network)
+            if options.forward == "allow":
+                from minirun.network.foreign import gate
+
+                missing = [*missing, *gate.steps(network)]
             networks.append(network)
             text += _numbered(missing, f"the network {network.name}, which is not there yet") if missing else ""
         plan.decide_ports(image, options, networks, reserve=False)

@@ -16,7 +16,7 @@ from minirun.engine.record import Container
 from minirun.errors import Conflict, MinirunError, NotFound
 from minirun.linux import syscalls
 from minirun.linux.syscalls import Message
-from minirun.network import attach, ipam, nameservice  # noqa: F401
+from minirun.network import attach, ipam, nameservice, nat  # noqa: F401
 from minirun.runtime import process, resources  # noqa: F401  (the same)
 
 TYPE_CHECKING = False
@@ -108,7 +108,20 @@ def reconcile() -> list[str]:
         nameservice.revive()
     except (MinirunError, OSError) as error:
         problems.append(f"names are not answered: {error}")
-    return problems
+    return problems + _stand()
+
+
+def _stand() -> list[str]:
+    """Put back what somebody took away of our firewall, and of what we were asked to open in another."""
+    try:
+        nat.stand()
+        if store.entries(f"{store.state}/forward"):
+            from minirun.network.foreign import gate
+
+            return gate.open_again()
+    except (MinirunError, OSError) as error:
+        return [f"the firewall cannot be put back: {error}"]
+    return []
 
 
 def note_kill(container: Container) -> None:

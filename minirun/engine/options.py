@@ -45,6 +45,7 @@ class RunOptions:
         "entrypoint",
         "env",
         "expose",
+        "forward",
         "groups",
         "hostname",
         "image",
@@ -84,6 +85,7 @@ class RunOptions:
         self.network = "bridge"  # or none, host, container
         self.networks = [Attachment("br0")]  # when it is bridge
         self.joined = ""  # when it is container: the name or id of the one whose network namespace is shared
+        self.forward = ""  # if another firewall stops it: "" warns, "allow" opens it, "require" refuses to start
         self.detach = self.interactive = self.tty = self.remove = self.read_only = False
         self.no_new_privileges = self.seccomp = True
         self.env: dict[str, str] = {}

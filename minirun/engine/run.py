@@ -72,22 +72,30 @@ def new_id() -> str:
     return os.urandom(32).hex()
 
 
-def start(image: Image, options: RunOptions, argv0: list[str]) -> Started:
+def start(image: Image, options: RunOptions, argv0: list[str], warn: Callable[[str], None]) -> Started:
     """Make and start a container; on any error everything is undone and the error raised.
 
-    ``argv0`` are the words that run this command again, for the monitor's clean-up.
+    ``argv0`` are the words that run this command again, for the monitor's clean-up. ``warn`` gets a line for what works
+    but will hurt.
     """
     container = Container(new_id())
     lock = container.lock(create=True)  # from here on a crash leaves a lock that nobody holds
     try:
-        return _start(container, image, options, lock, argv0)
+        return _start(container, image, options, lock, argv0, warn)
     except BaseException:
         lifecycle.discard(container)
         os.close(lock)
         raise
 
 
-def _start(container: Container, image: Image, options: RunOptions, lock: int, argv0: list[str]) -> Started:
+def _start(
+    container: Container,
+    image: Image,
+    options: RunOptions,
+    lock: int,
+    argv0: list[str],
+    warn: Callable[[str], None],
+) -> Started:
     name = options.name or container.id[:12]
     store.directory(container.live)
     store.directory(container.home)
@@ -102,6 +110,7 @@ def _start(container: Container, image: Image, options: RunOptions, lock: int, a
     if options.network == "bridge":
         networks = [bridge.ensure(wanted.network) for wanted in options.networks]
         plan.decide_ports(image, options, networks)
+        connect.pass_firewalls(networks, options, warn)
         endpoints = connect.endpoints(container.id, name, options, networks, ipam.allocate)
     elif options.ports or options.publish_all:
         raise UsageError("-p", f"--net {options.network} publishes nothing", "use a bridge network")

@@ -282,6 +282,11 @@ def set_master(name: str, master: int) -> Message:
     return _link_message(RTM_SETLINK, 0, name, attribute(IFLA_MASTER, master), set_flags=IFF_UP, change=IFF_UP)
 
 
+def get_addresses() -> Message:
+    """Ask for every address of every link."""
+    return Message(RTM_GETADDR, NLM_F_DUMP, address_header.pack(AF_UNSPEC, 0, 0, 0, 0), "addresses")
+
+
 def set_up(name: str, flags: int = 0) -> Message:
     """``ip link set NAME up``; with IFF_NOARP ``arp off up``."""
     return _link_message(RTM_SETLINK, 0, name, set_flags=IFF_UP | flags, change=IFF_UP | flags)
@@ -380,6 +385,19 @@ def get_routes(family: int = AF_INET) -> Message:
     return Message(RTM_GETROUTE, NLM_F_DUMP, _route.pack(family, 0, 0, 0, 0, 0, 0, 0, 0), "routes")
 
 
+def get_route(address: str) -> Message:
+    """Ask by which route a packet to ``address`` would leave (``ip route get``); ENETUNREACH if by none."""
+    packed = packed_address(address)
+    family = AF_INET if len(packed) == 4 else AF_INET6
+    body = _route.pack(family, 8 * len(packed), 0, 0, 0, 0, 0, 0, 0) + attribute(RTA_DST, packed)
+    return Message(RTM_GETROUTE, 0, body, address)
+
+
+def get_link_number(index: int) -> Message:
+    """Ask for the link of that index."""
+    return Message(RTM_GETLINK, 0, link_header.pack(AF_UNSPEC, 0, index, 0, 0), f"link {index}")
+
+
 class Link:
     """What RTM_GETLINK told about a link."""
 
@@ -399,6 +417,20 @@ class Link:
         self.mtu = int.from_bytes(found.get(IFLA_MTU, b""), "little")
         devconf = inet.get(IFLA_INET_CONF, b"")[4 * (IPV4_DEVCONF_TAG - 1) :][:4]
         self.tag = int.from_bytes(devconf, "little")  # net.ipv4.conf.NAME.tag: a number for whoever wants one
+
+
+class Address:
+    """What RTM_GETADDR told about an address: its link's index, and ``text``, such as ``10.201.0.1/20``."""
+
+    __slots__ = ("index", "text")
+
+    def __init__(self, body: bytes) -> None:
+        family, prefix, _, _, self.index = address_header.unpack_from(body)
+        found = dict(attributes(body, address_header.size))
+        packed = found.get(IFA_LOCAL) or found.get(IFA_ADDRESS, b"")
+        from _socket import inet_ntop
+
+        self.text = f"{inet_ntop(family, packed)}/{prefix}"
 
 
 def find_link(socket: Socket, name: str) -> Link | None:

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 NFNL_SUBSYS_NFTABLES = 10
-FAMILIES = {"inet": 1, "bridge": 7}  # NFPROTO_*
+FAMILIES = {"inet": 1, "ip": 2, "netdev": 5, "bridge": 7, "ip6": 10}  # NFPROTO_*
 NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 0x10, 0x11
-NFT_MSG_GETTABLE, NFT_MSG_DELTABLE = 1, 2
+NFT_MSG_GETTABLE, NFT_MSG_DELTABLE, NFT_MSG_GETCHAIN = 1, 2, 4
 NFT_MSG_NEWSETELEM, NFT_MSG_GETSETELEM, NFT_MSG_DELSETELEM = 12, 13, 14
 NFTA_TABLE_NAME = NFTA_LIST_ELEM = NFTA_DATA_VALUE = NFTA_VERDICT_CODE = 1
+NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY, NFTA_CHAIN_USE = 1, 3, 4, 5, 6
+NFTA_HOOK_HOOKNUM, NF_INET_LOCAL_IN, NF_INET_FORWARD = 1, 1, 2
 NFTA_SET_ELEM_LIST_TABLE, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_ELEMENTS = 1, 2, 3
 NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_USERDATA, NFTA_SET_ELEM_KEY_END = 1, 2, 6, 10
 NFTA_DATA_VERDICT = 2
@@ -67,21 +69,24 @@ class Element:
 
 
 class Table:
-    """A table of one name in some families, and its sets: name -> (family, types of the key, types of the data)."""
+    """A table of one name in some families, and its sets: name -> (family, types of the key, types of the data).
 
-    def __init__(self, name: str, sets: dict[str, tuple[str, str, str]]) -> None:
-        self.name, self.sets = name, sets
-        self.families = tuple(dict.fromkeys(family for family, _, _ in sets.values()))
+    ``anchors`` names one of its base chains in each family: if that is there and has rules, so has the table.
+    """
 
-    def exists(self, some: bool = False) -> bool:
-        """Whether the kernel has the table in each of its families, or in ``some``."""
-        return (any if some else all)(map(self._exists, self.families))
+    def __init__(self, name: str, sets: dict[str, tuple[str, str, str]], anchors: dict[str, str]) -> None:
+        self.name, self.sets, self.anchors = name, sets, anchors
+        self.families = tuple(anchors)
 
-    def _exists(self, family: str) -> bool:
-        question = _message(NFT_MSG_GETTABLE, 0, family, attribute(NFTA_TABLE_NAME, self.name))
+    def stands(self) -> bool:
+        """Whether the kernel has the table with its rules, in each of its families; asked in one write."""
+        questions = []
+        for family, chain in self.anchors.items():
+            where = attribute(NFTA_CHAIN_TABLE, self.name) + attribute(NFTA_CHAIN_NAME, chain)
+            questions.append(_message(NFT_MSG_GETCHAIN, 0, family, where))
         with netlink.shared(syscalls.NETLINK_NETFILTER) as socket:
             try:
-                return bool(socket.ask(question))
+                return all(Chain(reply).use for reply in socket.ask(*questions))
             except FileNotFoundError:
                 return False
 
@@ -173,6 +178,32 @@ class Table:
         return _message(kind, flags, family, b"".join(body), f"{element.set} {{ {element} }}")
 
 
+class Chain:
+    """A chain of anybody's: the hook where it hangs (-1: none), whether it drops what no rule of it decides.
+
+    ``use`` counts its rules and the jumps to it.
+    """
+
+    __slots__ = ("drops", "family", "hook", "name", "table", "use")
+
+    def __init__(self, body: bytes) -> None:
+        found = dict(attributes(body, 4))
+        self.family = next((name for name, number in FAMILIES.items() if number == body[0]), "")
+        self.table, self.name = _text(found[NFTA_CHAIN_TABLE]), _text(found[NFTA_CHAIN_NAME])
+        hook = dict(attributes(found.get(NFTA_CHAIN_HOOK, b""))).get(NFTA_HOOK_HOOKNUM)
+        self.hook = -1 if hook is None else int.from_bytes(hook, "big")
+        self.drops = found.get(NFTA_CHAIN_POLICY) == NF_DROP.to_bytes(4, "big")
+        self.use = int.from_bytes(found.get(NFTA_CHAIN_USE, b""), "big")
+
+
+def foreign_chains(ours: str, hook: int) -> list[Chain]:
+    """Base chains at a hook, but those of our table and of devices, that may drop: they have rules, or a policy."""
+    with netlink.shared(syscalls.NETLINK_NETFILTER) as socket:
+        replies = socket.ask(Message(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN, NLM_F_DUMP, bytes(4)))
+    found = [chain for chain in map(Chain, replies) if chain.hook == hook and chain.family != "netdev"]
+    return [chain for chain in found if chain.table != ours and (chain.drops or chain.use)]
+
+
 def pack(types: str, values: list[str]) -> tuple[bytes, bytes]:
     """The first and the last key of a concatenation, each field padded to a register of 4 bytes."""
     ends = [_interval(kind, value) for kind, value in zip(types.split(" . "), values, strict=True)]
@@ -219,3 +250,7 @@ def _elements(reply: bytes) -> list[tuple[bytes, bytes, str]]:
         known = data[:1] == bytes([NFTNL_UDATA_SET_ELEM_COMMENT])
         result.append((key, last, data[2 : 1 + data[1]].decode(errors="replace") if known else ""))
     return result
+
+
+def _text(value: bytes) -> str:
+    return value.rstrip(b"\0").decode(errors="replace")

@@ -74,6 +74,14 @@ def netlink_socket(protocol: int, netns: str | None = None) -> int:
     return int(descriptor)
 
 
+def xtables(ipv6: bool, option: int, question: bytes, size: int) -> bytes:
+    """Ask ip_tables or ip6_tables by getsockopt(2): the answer, ``size`` bytes, begins as the question."""
+    buffer, length = ffi.new("char[]", question.ljust(size, b"\0")), ffi.new("unsigned *", size)
+    if lib.mr_xtables(ipv6, option, buffer, length) < 0:
+        _raise()
+    return ffi.unpack(buffer, size)
+
+
 def unmount(path: str) -> None:
     """umount2(2) with MNT_DETACH and UMOUNT_NOFOLLOW."""
     if lib.mr_unmount(path.encode()) < 0:

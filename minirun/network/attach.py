@@ -70,12 +70,13 @@ def plug_steps(container_id: str, container_name: str, plug: Endpoint, netns: st
     leased = [address.partition("/")[0] for address in plug.addresses]
     member = Member(plug.bridge, plug.uplink, plug.mtu, network_comment(plug.network), plug.isolated)
     return [
+        # Undone after the leases: whoever loads all claims anew at that moment finds none of us.
+        *([Claims(label, plug.claims())] if plug.guarded else []),
         *(
             Lease(plug.network, address, container_id, plug.notes(container_id, container_name, address))
             for address in leased
         ),
         *([member] if plug.uplink else []),
-        *([Claims(label, plug.claims())] if plug.guarded else []),
         Veth(plug.port, plug.bridge, plug.interface, netns, plug.mac, plug.mtu, label, plug.isolated, plug.guarded),
         *([Seat(plug.port, plug.mac)] if plug.uplink else []),
         Interface(netns, plug.interface, plug.addresses, plug.gateways),

@@ -66,22 +66,27 @@ def decide(name: str, wanted: Wanted | None = None) -> tuple[Network, list[Step]
     wanted = wanted or creation.Wanted(name)
     with netlink.Socket() as socket:
         if netlink.find_link(socket, creation.bridge_name(wanted)):
-            raise _foreign(creation.bridge_name(wanted))
+            raise foreign(creation.bridge_name(wanted))
     network = creation.decide(wanted)
-    return network, [nat.Ruleset(), NetworkRecord(network.record()), *missing(network)]
+    steps = [nat.Ruleset(), NetworkRecord(network.record()), *missing(network)]
+    if networks.ALLOW_FORWARD in network.options:
+        from minirun.network.foreign import gate
+
+        steps += gate.steps(network)
+    return network, steps
 
 
 def missing(network: Network) -> list[Step]:
     """The steps that the kernel still lacks for a network. Raises Conflict if a stranger has the bridge's name."""
     steps: list[Step] = []
     elements = nat.Elements(comment(network.name), nat.network_elements(network))
-    bridge = _bridge_step(network)
+    bridge = bridge_step(network)
     with netlink.shared() as socket:
         link = netlink.find_link(socket, network.bridge)
     if link is None or not link.up:
         steps += [Forwarding(bool(network.ipv6)), bridge]
     elif not bridge.owns(link):
-        raise _foreign(network.bridge)
+        raise foreign(network.bridge)
     if not nat.TABLE.has(elements.parsed()[:1]):  # they were added, and are flushed, together: one tells of all
         steps.append(elements)
     return steps
@@ -116,6 +121,10 @@ def remove(name: str) -> None:
         start.forget(name)
         member.remove(network)
         errors = step.undo_all(all_steps(network))
+        if networks.ALLOW_FORWARD in network.options:
+            from minirun.network.foreign import opening
+
+            opening.close_all(network)
     if errors:
         raise errors[0]
 
@@ -124,7 +133,7 @@ def all_steps(network: Network) -> list[Step]:
     """Every step of a network, whether or not the kernel lacks it."""
     elements = nat.Elements(comment(network.name), nat.network_elements(network))
     record = NetworkRecord(network.record())
-    return [nat.Ruleset(), record, Forwarding(bool(network.ipv6)), _bridge_step(network), elements]
+    return [nat.Ruleset(), record, Forwarding(bool(network.ipv6)), bridge_step(network), elements]
 
 
 def check_name(name: str) -> None:
@@ -208,7 +217,7 @@ class Bridge(Step):
             (
                 f"ip link add {self.name} address {self.mac} mtu {self.mtu} type bridge no_linklocal_learn 1",
                 f"ip link set {self.name} alias '{self.alias}'",
-                *(f"echo {value} > {path}" for path, value in self._sysctls().items()),
+                *(f"echo {value} > {path}" for path, value in self.sysctls().items()),
                 *(f"ip addr add {a} {'nodad' if ':' in a else 'brd +'} dev {self.name}" for a in self.addresses),
                 f"ip link set {self.name} up",
             )
@@ -221,9 +230,9 @@ class Bridge(Step):
                 socket.ask(netlink.new_bridge(self.name, self.mac, self.mtu))
                 link = netlink.Link(socket.ask(netlink.get_link(self.name))[0])
             if not self.owns(link):
-                raise _foreign(self.name)
+                raise foreign(self.name)
             socket.ask(netlink.set_alias(self.name, self.alias))
-            for path, value in self._sysctls().items():  # before it is up, or IPv6 would have begun
+            for path, value in self.sysctls().items():  # before it is up, or IPv6 would have begun
                 sysctl.write(path, value)
             for interface in self.addresses:
                 address, _, prefix = interface.partition("/")
@@ -243,7 +252,8 @@ class Bridge(Step):
         """Whether this bridge is ours: by its alias or, if we died before setting that, by its MAC."""
         return link.kind == "bridge" and (link.alias == self.alias or (not link.alias and link.mac == self.mac))
 
-    def _sysctls(self) -> dict[str, str]:
+    def sysctls(self) -> dict[str, str]:
+        """Files and what they must contain."""
         ipv6 = any(":" in address for address in self.addresses)
         conf = f"{IPV6_CONF}/{self.name}"
         return {
@@ -264,11 +274,13 @@ def _existing(name: str) -> Network:
     return network
 
 
-def _foreign(name: str) -> Conflict:
+def foreign(name: str) -> Conflict:
+    """A stranger has the name of the bridge, in words."""
     remedy = f"choose another name, or remove it with: ip link del {name}"
     return Conflict(f"interface {name}", "it exists and is not a network of minirun", remedy)
 
 
-def _bridge_step(network: Network) -> Bridge:
+def bridge_step(network: Network) -> Bridge:
+    """The step that makes a network's bridge."""
     addresses = [pool.interface for pool in network.pools]
     return Bridge(network.bridge, network.mac, network.mtu, comment(network.name), addresses)

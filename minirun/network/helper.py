@@ -28,6 +28,14 @@ def run(words: list[str], package: str, text: str = "") -> None:
         os.close(complaint)
 
 
+def installed(name: str) -> bool:
+    """Whether a program is there."""
+    try:
+        return bool(_path(name, ""))
+    except Unsupported:
+        return False
+
+
 def _path(name: str, package: str) -> str:
     """Where a program is; a shell of root that su(1) made may lack the sbin folders in its PATH."""
     for folder in [*os.environ.get("PATH", "").split(":"), "/usr/sbin", "/sbin"]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from minirun import store, strict_json
-from minirun.errors import Conflict, MinirunError, Unsupported
+from minirun.errors import Conflict, MinirunError
 from minirun.linux import nft
 from minirun.linux.nft import Element
 from minirun.network import endpoint, helper, ipam, nameservice
@@ -20,7 +20,7 @@ from minirun.step import Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Any, ClassVar
 
     from minirun.network.ipam import Held
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"  # docker's word for it, as an option of a network
 RULES = os.path.join(os.path.dirname(__file__), "ruleset.nft")
+
+LEGACY_NAMES = {4: "/proc/net/ip_tables_names", 6: "/proc/net/ip6_tables_names"}  # tables of iptables-legacy
 
 # The sets of ruleset.nft: the family of their table, what a key is made of, and in a map what it leads to.
 TABLE = nft.Table(
@@ -56,6 +58,7 @@ TABLE = nft.Table(
         "claims6": ("bridge", "ifname . ether_addr . ipv6_addr", ""),
         "targets6": ("bridge", "iifname . @th,64,128", ""),
     },
+    {"inet": "forward", "bridge": "guard"},
 )
 
 
@@ -159,7 +162,7 @@ class Ruleset(Step):
         return f"nft list table inet {TABLE.name} > /dev/null 2>&1 || nft -f {RULES}"
 
     def do(self) -> None:
-        if not TABLE.exists():
+        if not TABLE.stands():
             reassert()
 
     def undo(self) -> None:
@@ -167,22 +170,58 @@ class Ruleset(Step):
             TABLE.drop()
 
 
-def reassert() -> None:
-    """Load the rules together with every element that should be there, all or nothing."""
-    rules = store.read(RULES) or ""
-    for family in TABLE.families if TABLE.exists(some=True) else ():  # somebody took one of them away: both anew
-        rules = f"add table {family} {TABLE.name}\ndelete table {family} {TABLE.name}\n" + rules
-    commands: dict[tuple[str, ...], str] = {}
-    for element in _known():  # of two that claim one key the first gets it: better than refusing both
-        command = TABLE.sh("add", element).removeprefix("nft ").replace("'", "")
-        commands.setdefault((element.set, *element.key), command)
+def others_forward() -> bool:
+    """Whether somebody else has a chain that forwarded packets pass: mostly not, and a start looks no further."""
+    if nft.foreign_chains(TABLE.name, nft.NF_INET_FORWARD):
+        return True
+    return any("filter" in (store.read(path) or "") for path in LEGACY_NAMES.values())
+
+
+def stand() -> None:
+    """Put our table back if somebody took it away, one family of it, or its rules; every command asks this first."""
+    if not os.access(f"{store.state}/networks", os.F_OK) or TABLE.stands():
+        return
+    with networks.Lock():  # whoever removes the last network takes the table along
+        if any(networks.listing()) and not TABLE.stands():
+            reassert()
+
+
+def reassert() -> int:
+    """Load the rules with every element that should be there in place of what is there: all at once, or nothing.
+
+    Packets meet the old rules or the new ones; connections stay, as they are not part of a table. Returns how many
+    elements there are.
+    """
+    before = _by_key()
+    helper.run(["nft", "-f", "-"], "nftables", _script(before.values()))
+    # Who started or ended since we read: what it did to the old table is lost, but its files tell, as they come first.
+    after = _by_key()
     try:
-        helper.run(["nft", "-f", "-"], "nftables", rules + "\n".join(commands.values()) + "\n")
-    except Unsupported:
-        raise
-    except MinirunError:
-        if not TABLE.exists():  # else another process was quicker with the same
-            raise
+        TABLE.delete([element for key, element in before.items() if str(after.get(key)) != str(element)])
+        TABLE.add([element for key, element in after.items() if str(before.get(key)) != str(element)])
+    except (FileExistsError, FileNotFoundError):
+        pass  # another container has such a port: it will be told so itself; or it is all gone again
+    return len(after)
+
+
+def _script(elements: Iterable[Element]) -> str:
+    """What nft(8) does in one transaction."""
+    lines = [f"add table {family} {TABLE.name}\ndelete table {family} {TABLE.name}" for family in TABLE.families]
+    lines.append(store.read(RULES) or "")
+    sets: dict[str, list[str]] = {}
+    for element in elements:
+        sets.setdefault(element.set, []).append(str(element))
+    for name, members in sets.items():
+        lines.append(f"add element {TABLE.sets[name][0]} {TABLE.name} {name} {{ {', '.join(members)} }}")
+    return "\n".join(lines) + "\n"
+
+
+def _by_key() -> dict[tuple[str, ...], Element]:
+    """Every element that should be there; of two that claim one key the first gets it: better than refusing both."""
+    found: dict[tuple[str, ...], Element] = {}
+    for element in _known():
+        found.setdefault((element.set, *element.key), element)
+    return found
 
 
 def _known() -> Iterator[Element]:

@@ -25,6 +25,8 @@ PORTS_PER_BRIDGE = 960
 MAX_BRIDGES = 60
 MAX_STEM = 11  # of the name of a member, "~59" and "a" follow: IFNAMSIZ - 1
 
+ALLOW_FORWARD = "allow-forward"  # among the options: other firewalls may be opened for the network
+
 
 class Pool:
     """One subnet of a network: the gateway's address in it, and the part that addresses are taken from by itself."""

@@ -26,7 +26,7 @@ def steps() -> list[step.Step]:
 def test_the_order() -> None:
     assert [s.kind for s in steps()] == [
         "ruleset", "network", "forwarding", "bridge", "elements",
-        "netns", "lease", "claims", "veth", "interface", "carrier", "names", "publish",
+        "netns", "claims", "lease", "veth", "interface", "carrier", "names", "publish",
     ]  # fmt: skip
     assert [s.kind for s in attach.isolated_steps(ID, "web")] == ["netns", "interface"]
     without_ports = attach.attach_steps(ID, "web", plugs(), [])

@@ -1,0 +1,1 @@
+"""Other people's firewalls: whether they stop what containers send, and opening them where that is asked for."""

@@ -1,0 +1,191 @@
+"""Opening somebody else's forward chain for one bridge, and closing it again: only where a user asked for it.
+
+Two rules, first in the chain: accept what comes from the bridge, accept what goes to it. Who may talk to whom is still
+decided by our own table. They are put there by the program whose chain it is, so that its own listing shows them, and
+bear the name of the network as their comment. Nothing is saved to disk: the firewall's own reload may take them away,
+and the next command puts them back.
+"""
+
+from __future__ import annotations
+
+import os
+
+from minirun import store
+from minirun.errors import Conflict, MinirunError
+from minirun.linux import nft, nft_read
+from minirun.network import helper, nat
+from minirun.network.foreign import extensions, legacy, look
+from minirun.network.foreign.nftables import verdict
+from minirun.network.foreign.walk import JUMP
+from minirun.network.network import comment
+from minirun.step import Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from minirun.network.foreign.look import Stop
+    from minirun.network.network import Network
+
+NFT = "nft"
+DOCKER = "DOCKER-USER"  # Docker's own place for the rules of others; its restart leaves them there
+_PROGRAMS = {  # (family, legacy): the program, and the name that it has where only one of its kind is installed
+    ("ip", False): ("iptables-nft", "iptables"),
+    ("ip6", False): ("ip6tables-nft", "ip6tables"),
+    ("ip", True): ("iptables-legacy", "iptables"),
+    ("ip6", True): ("ip6tables-legacy", "ip6tables"),
+}
+_INPUT_KEYS = (6, 17)  # NFT_META_IIFNAME, NFT_META_BRI_IIFNAME
+
+
+class Opening(Step):
+    """Accept rules for one bridge in one chain of somebody else's."""
+
+    kind = "opening"
+    fields = ("network", "bridge", "program", "family", "table", "chain")
+    network: str
+    bridge: str
+    program: str
+    family: str
+    table: str
+    chain: str
+
+    def sh(self) -> str:
+        return "\n".join(" ".join(_quoted(word) for word in words) for words in self._commands("-I"))
+
+    def do(self) -> None:
+        store.create(f"{store.directory(f'{store.state}/forward')}/{self.network}", "")  # see ``nat.stand``
+        present = set(self._present())
+        for side, words in zip("io", self._commands("-I"), strict=True):
+            if side not in present:
+                helper.run(words, "nftables" if self.program == NFT else "iptables")
+
+    def undo(self) -> None:
+        if self.program == NFT:
+            for rule in nft_read.rules(self.family, self.table, self.chain):
+                if rule.comment == comment(self.network):
+                    where = [self.family, self.table, self.chain, "handle", str(rule.handle)]
+                    helper.run([NFT, "delete", "rule", *where], "nftables")
+            return
+        present = list(self._present())
+        for side, words in zip("io", self._commands("-D"), strict=True):
+            for _ in range(present.count(side)):
+                helper.run(words, "iptables")
+
+    def _commands(self, verb: str) -> list[list[str]]:
+        """The commands that put both rules first in the chain, or delete them (``-D``, of iptables only)."""
+        label = comment(self.network)
+        if self.program == NFT:
+            where = [NFT, "insert", "rule", self.family, self.table, self.chain]
+            key = "brname" if self.family == "bridge" else "ifname"
+            match = [f"meta {side}{key}" for side in "io"]
+            return [[*where, words, f'"{self.bridge}"', "accept", "comment", f'"{label}"'] for words in match]
+        what = ["-m", "comment", "--comment", label, "-j", "ACCEPT"]
+        return [[self.program, "-w", verb, self.chain, f"-{side}", self.bridge, *what] for side in "io"]
+
+    def _present(self) -> Iterator[str]:
+        """``i`` and ``o`` for each rule of ours that is in the chain already."""
+        if self.program != NFT and self.program.endswith("legacy"):
+            yield from legacy.Table(4 if self.family == "ip" else 6).sides(self.chain, comment(self.network))
+            return
+        for rule in nft_read.rules(self.family, self.table, self.chain):
+            words = {rule.comment, *(_comment_of(*expression) for expression in rule.expressions)}
+            if comment(self.network) in words:
+                keys = [int.from_bytes(found.get(2, b""), "big") for name, found in rule.expressions if name == "meta"]
+                yield "i" if any(key in _INPUT_KEYS for key in keys) else "o"
+
+
+def openings(network: Network, stops: Sequence[Stop]) -> list[Opening]:
+    """The steps that open these chains for a network."""
+    return [Opening(network.name, network.bridge, *_place(stop)) for stop in stops]
+
+
+def open_for(network: Network, stops: Sequence[Stop], ports: Sequence[tuple[str, int]] = ()) -> list[Opening]:
+    """Open these chains, and see that it helped. Raises Conflict: the chain is one that only its owner may change."""
+    steps = openings(network, stops)
+    for stop, step in zip(stops, steps, strict=True):
+        try:
+            step.do()
+        except MinirunError as error:
+            raise Conflict(f"--allow-forward: {stop}", str(error), owners_way(stop, network.bridge)) from None
+    left = look.forward(network, ports)
+    if left:
+        raise Conflict("--allow-forward", look.sentence(left, network.name), owners_way(left[0], network.bridge))
+    return steps
+
+
+def close_all(network: Network) -> None:
+    """Take away our rules for a network from whatever chain they are in."""
+    try:
+        os.unlink(f"{store.state}/forward/{network.name}")
+    except FileNotFoundError:
+        pass
+    places: set[tuple[str, str, str, str]] = set()
+    for chain in nft.foreign_chains(nat.TABLE.name, nft.NF_INET_FORWARD):
+        for name in (chain.name, DOCKER):
+            places.add((*_program(chain.family, chain.table, chain.name, False), name))
+    for family, path in nat.LEGACY_NAMES.items():
+        if legacy.FILTER in (store.read(path) or "").split():
+            program = _program("ip" if family == 4 else "ip6", legacy.FILTER, "FORWARD", True)
+            places |= {(*program, "FORWARD"), (*program, DOCKER)}
+    for place in places:
+        Opening(network.name, network.bridge, *place).undo()
+
+
+def owners_way(stop: Stop, bridge: str) -> str:
+    """What the owner of a chain would do to open it, or look at."""
+    if stop.table == "firewalld":
+        return f"firewall-cmd --permanent --zone=trusted --add-interface={bridge}; firewall-cmd --reload"
+    program = _program(stop.family, stop.table, stop.chain, stop.legacy)[0]
+    return f"nft list chain {stop.family} {stop.table} {stop.chain}" if program == NFT else f"{program} -S {stop.chain}"
+
+
+def for_names(stop: Stop, network: Network) -> str:
+    """The command that lets containers reach the name server at the gateway's address."""
+    if stop.table == "firewalld":
+        return owners_way(stop, network.bridge)
+    program = _program(stop.family, stop.table, stop.chain, stop.legacy)[0]
+    commands = []
+    for protocol in ("udp", "tcp"):
+        if program == NFT:
+            where = f"{stop.family} {stop.table} {stop.chain}"
+            commands.append(f"nft insert rule {where} iifname {network.bridge} {protocol} dport 53 accept")
+        else:
+            commands.append(f"{program} -I {stop.chain} -i {network.bridge} -p {protocol} --dport 53 -j ACCEPT")
+    return "; ".join(commands)
+
+
+def _place(stop: Stop) -> tuple[str, str, str, str]:
+    """The program, family, table and chain by which a chain is opened."""
+    program, family, table = _program(stop.family, stop.table, stop.chain, stop.legacy)
+    return program, family, table, DOCKER if _docker_comes_first(stop, program) else stop.chain
+
+
+def _program(family: str, table: str, chain: str, old: bool) -> tuple[str, str, str]:
+    """Whose chain it is: iptables writes a counter into each of its rules, and the table and chain have fixed names."""
+    written = [] if old else nft_read.rules(family, table, chain)
+    is_iptables = table == legacy.FILTER and chain in legacy.HOOKS and family in ("ip", "ip6")
+    if old or (is_iptables and all("counter" in (name for name, _ in rule.expressions) for rule in written)):
+        for program in _PROGRAMS[family, old]:
+            if helper.installed(program):
+                return program, family, table
+    return NFT, family, table
+
+
+def _docker_comes_first(stop: Stop, program: str) -> bool:
+    """Whether every packet passes Docker's chain for users first."""
+    if program == NFT:
+        return False
+    if stop.legacy:
+        return legacy.Table(4 if stop.family == "ip" else 6).jumps_first(stop.chain, DOCKER)
+    first = nft_read.rules(stop.family, stop.table, stop.chain)[:1]
+    words = [expression for rule in first for expression in rule.expressions if expression[0] != "counter"]
+    return [name for name, _ in words] == ["immediate"] and verdict(words[0][1][2]) == (JUMP, DOCKER)
+
+
+def _comment_of(name: str, found: dict[int, bytes]) -> str:
+    return extensions.comment(found.get(3, b"")) if name == "match" and nft_read.text(found[1]) == "comment" else ""
+
+
+def _quoted(word: str) -> str:
+    return word if word.replace("-", "").replace("_", "").replace(".", "").isalnum() else f"'{word}'"
