@@ -27,6 +27,7 @@ PROGRAMS = {
     ],
     "minirun-monitor": ["monitor.c", "message.c", "spawn.c"],
     "minirun-oci": ["oci.c"],
+    "minirun-proxy": ["proxy.c"],
 }
 FLAGS = ["-std=gnu11", "-Os", "-static", "-Wall", "-Wextra", "-Werror", "-fstack-protector-strong", "-s"]
 

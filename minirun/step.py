@@ -28,6 +28,7 @@ class Step:
 
     kind: ClassVar[str]
     fields: ClassVar[tuple[str, ...]]
+    holders: list[int] | None = None  # descriptors that stay open as long as the container lives: a step may add one
 
     def __init_subclass__(cls) -> None:
         KINDS[cls.kind] = cls

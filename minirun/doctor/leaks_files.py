@@ -46,6 +46,10 @@ def published(living: Living) -> Iterator[Leak]:
         for name in store.entries(folder):
             if is_id(name) and name not in living.ids:
                 yield _file("published port", f"{folder}/{name}", _GONE)
+        folder = f"{ipam.state_directory(network)}/proxies"
+        for name in store.entries(folder):
+            if is_id(name) and name not in living.ids:
+                yield _file("proxy", f"{folder}/{name}", _GONE)
 
 
 def networks(living: Living) -> Iterator[Leak]:

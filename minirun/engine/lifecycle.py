@@ -46,8 +46,11 @@ def _undo_plan(container: Container) -> list[Exception]:
     if journal is None:  # killed before the plan was written: an address may have been taken
         ipam.release_owner(container.id)
         return []
-    if any(item[0] == "join" for item in journal):
-        from minirun.engine import joining  # noqa: F401  (a step of it)
+    kinds = {item[0] for item in journal}
+    if "join" in kinds:
+        from minirun.engine import joining  # noqa: F401  (a step of it; few plans have one)
+    if "proxy" in kinds:
+        from minirun.network import proxy  # noqa: F401  (the same)
     return step.undo_all([step.load(item) for item in journal])
 
 

@@ -131,7 +131,9 @@ def perform(container: Container, steps: list[step.Step], options: RunOptions, l
         raise TypeError("a container's plan ends with its process")
     spawn.attach = not options.detach
     spawn.cleanup = [*argv0, "cleanup", container.id, str(lock)]
-    spawn.inherit = [lock]
+    spawn.inherit = holders = [lock]
+    for each in steps:
+        each.holders = holders
     if options.tty and not options.detach and os.isatty(0):
         spawn.terminal = syscalls.Terminal(0)
     step.do_all(steps)

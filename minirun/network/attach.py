@@ -50,18 +50,27 @@ def attach_steps(
         steps += plug_steps(container_id, container_name, each, netns_path(container_name))
     steps.append(Names([each.network for each in endpoints]))
     if published:
-        steps.append(publish_step(container_id, container_name, endpoints, published))
+        steps += publish_steps(container_id, container_name, endpoints, published)
     return steps
 
 
-def publish_step(
+def publish_steps(
     container_id: str, container_name: str, endpoints: Sequence[Endpoint], published: Sequence[Port]
-) -> Publish:
-    """The step that lets ports of the host lead to the container: to its addresses on the ways out."""
+) -> list[Step]:
+    """The steps that let ports of the host lead to the container: to its addresses on the ways out."""
+    from minirun.network import ports
+
     ways = [each for each in endpoints if each.gateways]
     inside = [each.address(bits(gateway)) for each in ways for gateway in each.gateways]
+    whose = ways[0].network, container_id, comment(container_id, container_name)
     elements = [element for port in published for element in port.elements(inside)]
-    return Publish(ways[0].network, container_id, comment(container_id, container_name), elements)
+    steps: list[Step] = [Publish(*whose, elements)] if elements else []
+    proxied = ports.proxied(published)
+    if proxied:
+        from minirun.network import proxy
+
+        steps.append(proxy.step(*whose, proxied, inside))
+    return steps
 
 
 def plug_steps(container_id: str, container_name: str, plug: Endpoint, netns: str) -> list[Step]:

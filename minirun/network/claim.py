@@ -16,7 +16,7 @@ from minirun.linux.nft import Element
 from minirun.network.addresses import IPV4, IPV6, bits
 from minirun.network.nat import TABLE
 from minirun.network.network import listing
-from minirun.network.ports import ANY4, ANY6, LOOPBACK6, Port
+from minirun.network.ports import ANY4, ANY6, LOOPBACK6, Port, proxied
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ EADDRINUSE, EADDRNOTAVAIL = 98, 99
 NAMES_PORT = 53  # of DNS
 
 _lock = -1
+listeners: dict[tuple[str, int], int] = {}  # (protocol, port) of [::1]: its socket, bound for whoever will listen
 
 
 def claim(asked: Sequence[Port], families: Sequence[int]) -> list[Port]:
@@ -43,7 +44,10 @@ def claim(asked: Sequence[Port], families: Sequence[int]) -> list[Port]:
     _lock = os.open(f"{store.directory(store.state)}/ports.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(_lock, fcntl.LOCK_EX)
-        return propose(asked, families)
+        decided = propose(asked, families)
+        for port in proxied(decided):
+            listeners[port.protocol, port.host_port] = _listen(port)
+        return decided
     except BaseException:
         release()
         raise
@@ -167,7 +171,7 @@ def _but_gateways(port: Port) -> list[str]:
     if port.address not in (ANY4, ANY6):
         return [port.address]
     gateways = {pool.gateway for network in listing() for pool in network.pools}
-    return [address for address in local_addresses(port.family) if address not in gateways]
+    return [a for a in local_addresses(port.family) if a not in gateways and not a.startswith("fe80:")]
 
 
 def bound(protocol: str, address: str, number: int) -> socket:
@@ -191,6 +195,16 @@ def bound(protocol: str, address: str, number: int) -> socket:
         found.close()
         raise
     return found
+
+
+def _listen(port: Port) -> int:
+    try:
+        found = bound(port.protocol, port.address, port.host_port)
+        if port.protocol == "tcp":
+            found.listen(128)  # of two sockets that are only bound neither would be refused
+        return found.detach()
+    except OSError as error:
+        raise _taken(port, port, port.host_port, error) from None
 
 
 def _taken(asked: Port, port: Port, number: int, error: OSError) -> Conflict:

@@ -137,6 +137,7 @@ class Publish(Elements):
         except Conflict:  # claim saw it free; so somebody adds elements by hand
             wanted = ", ".join(" . ".join(element.key) for element in self.parsed())
             raise Conflict(f"-p: {wanted}", "another container publishes such a port already") from None
+        self._forget_flows()
         from minirun.network import claim
 
         claim.release()
@@ -147,6 +148,13 @@ class Publish(Elements):
         except FileNotFoundError:
             pass
         TABLE.delete(self.parsed())
+        self._forget_flows()
+
+    def _forget_flows(self) -> None:
+        if any(element[1][-2] != "tcp" for element in self.elements):
+            from minirun.network import flows
+
+            flows.forget(self.parsed())
 
     def _path(self) -> str:
         return f"{ipam.state_directory(self.network)}/published/{self.container}"

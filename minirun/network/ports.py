@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
+MAX_PROXIED = 256  # ports of [::1] for one container: csrc/proxy.c, MAX_LISTENERS
 MAX_SINGLE = 1024  # ports that one -p may name, where each needs an element of its own
 ANY4, ANY6, LOOPBACK6 = "0.0.0.0", "::", "::1"
 _MAPPED = 0xFFFF  # ::ffff:192.0.2.1 means 192.0.2.1 (RFC 4291, 2.5.5.2)
@@ -97,6 +98,28 @@ class Port:
             return [[f"{name}_range", [block, self.protocol, span(self.host_port, self.count)], [target]]]
         asked, answer = [self.protocol, str(self.host_port)], [target, str(self.container_port)]
         return [[f"{name}_any", asked, answer] if wide else [name, [self.address, *asked], answer]]
+
+
+def proxied(decided: Sequence[Port]) -> list[Port]:
+    """The ports of [::1] among what was decided, one by one: they need the proxy (see ``proxy``). Raises UsageError.
+
+    Those that were asked for, and what is published on every IPv6 address, as far as there is room; but no ranges.
+    """
+    asked = [port for port in decided if port.address == LOOPBACK6]
+    each = [
+        Port(LOOPBACK6, port.host_port + step, port.container_port + step, port.protocol)
+        for port in asked
+        for step in range(port.count)
+    ]
+    if len(each) > MAX_PROXIED or any(port.protocol == "sctp" for port in each):
+        why = f"more than {MAX_PROXIED} ports of [::1]" if len(each) > MAX_PROXIED else "[::1] has no SCTP"
+        raise UsageError(f"-p {asked[0]}", why, "publish them on another address")
+    each += [
+        Port(LOOPBACK6, port.host_port, port.container_port, port.protocol)
+        for port in decided
+        if port.address == ANY6 and port.count == 1 and port.protocol != "sctp"
+    ]
+    return each[:MAX_PROXIED]
 
 
 def _covers(one: Port, other: Port) -> bool:

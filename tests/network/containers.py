@@ -33,7 +33,7 @@ print(json.dumps([[address.partition("/")[0] for address in endpoints[0].address
 UNDO = """
 import json, sys
 from minirun import step
-from minirun.network import attach, bridge
+from minirun.network import attach, bridge, proxy
 errors = step.undo_all([step.load(record) for record in json.loads(sys.argv[1])])
 assert not errors, errors
 """
@@ -41,26 +41,29 @@ assert not errors, errors
 SERVER = """
 import socket, sys
 kind, port, name = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+def plain(peer):
+    return peer[0].removeprefix("::ffff:")
 if kind == "tcp":
-    server = socket.create_server(("", port), backlog=64)
+    server = socket.create_server(("", port), family=socket.AF_INET6, backlog=64, dualstack_ipv6=True)
     print("ready", flush=True)
     while True:
         connection, peer = server.accept()
-        connection.sendall(f"{name} sees {peer[0]}".encode())
+        connection.sendall(f"{name} sees {plain(peer)}".encode())
         connection.close()
-server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
 server.bind(("", port))
 print("ready", flush=True)
 while True:
     _, peer = server.recvfrom(100)
-    print(peer[0], flush=True)
-    server.sendto(f"{name} sees {peer[0]}".encode(), peer)
+    print(plain(peer), flush=True)
+    server.sendto(f"{name} sees {plain(peer)}".encode(), peer)
 """
 
 CLIENT = """
 import socket, sys
 kind, address, port, patience = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
-client = socket.socket(socket.AF_INET, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
+family = socket.AF_INET6 if ":" in address else socket.AF_INET
+client = socket.socket(family, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
 client.settimeout(patience)
 try:
     client.connect((address, port))
@@ -100,6 +103,27 @@ class Attached:
         self.host.python(UNDO, json.dumps(self.steps))
         self.host.path(f"{self.host.state}/locks/{self.id}").unlink(missing_ok=True)
         self.lock.close()
+
+
+HOST6, OUTSIDE6, LAN6, NEIGHBOUR6 = "2001:db8:1::2", "2001:db8:1::1", "2001:db8:2::1", "2001:db8:2::2"
+
+
+def with_ipv6(host: FakeHost) -> None:
+    """Give the host and its surroundings IPv6 addresses, as they have of IPv4, and make the network ``six`` of both."""
+    host.run(["ip", "addr", "add", f"{HOST6}/64", "dev", "eth0", "nodad"])
+    host.run(["ip", "addr", "add", f"{LAN6}/64", "dev", "eth1", "nodad"])
+    host.outside.run(["ip", "addr", "add", f"{OUTSIDE6}/64", "dev", "eth0", "nodad"])
+    host.lan.run(["ip", "addr", "add", f"{NEIGHBOUR6}/64", "dev", "eth0", "nodad"])
+    host.lan.run(["ip", "-6", "route", "add", "default", "via", LAN6])
+    host.sysctl("net.bridge.bridge-nf-call-ip6tables", host.sysctl("net.bridge.bridge-nf-call-iptables"))
+    make_network(host, "six", ipv6=True)
+
+
+def make_network(host: FakeHost, name: str, **wanted: bool) -> None:
+    """Create a network; ``wanted`` are attributes of ``creation.Wanted``."""
+    code = "wanted = creation.Wanted(sys.argv[1]); vars = json.loads(sys.argv[2])\n"
+    code += "for key, value in vars.items():\n    setattr(wanted, key, value)\nbridge.create(wanted)"
+    host.python(f"import json, sys\nfrom minirun.network import bridge, creation\n{code}", name, json.dumps(wanted))
 
 
 GATE = """

@@ -1,0 +1,110 @@
+"""What is published on [::1]: a small program passes it on, one for each container that needs it (csrc/proxy.c).
+
+The kernel takes no answer to ::1 from a network (ip6_input.c), so nftables cannot translate there. The sockets are
+bound by ``claim``, before anything starts. The program ends with the container, whatever ends that: it reads a pipe
+whose other end the command and the monitor hold, as they hold the container's lock.
+"""
+
+from __future__ import annotations
+
+import os
+
+from minirun import store
+from minirun.errors import MinirunError
+from minirun.linux import syscalls
+from minirun.network import claim, ipam
+from minirun.network.ports import LOOPBACK6
+from minirun.step import Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from minirun.network.ports import Port
+
+PROGRAM = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "libexec", "minirun-proxy")
+_PATIENCE = 10  # seconds
+_SIGKILL = 9
+
+
+def step(network: str, container: str, comment: str, ports: Sequence[Port], inside: Sequence[str]) -> Proxy:
+    """The step for these ports of [::1], of a container with these addresses."""
+    target = next((address for address in inside if ":" in address), inside[0])
+    host = f"[{target}]" if ":" in target else target
+    return Proxy(
+        network,
+        container,
+        comment,
+        [[port.protocol, port.host_port, f"{host}:{port.container_port}"] for port in ports],
+    )
+
+
+class Proxy(Step):
+    """The process, and a note of which one it is. ``ports`` are [protocol, port of [::1], address inside]."""
+
+    kind = "proxy"
+    fields = ("network", "container", "comment", "ports")
+    network: str
+    container: str
+    comment: str
+    ports: list[tuple[str, int, str]]
+
+    def sh(self) -> str:
+        words = " ".join(f"{protocol} [{LOOPBACK6}]:{number} {target}" for protocol, number, target in self.ports)
+        return "\n".join(
+            (
+                f"{PROGRAM} --owner '{self.comment}' {words} < /dev/null > /dev/null 2>&1 &",
+                f"mkdir -p {os.path.dirname(self._path())}",
+                f'echo "$! $(cut -d " " -f 22 /proc/$!/stat)" > {self._path()}',
+            )
+        )
+
+    def do(self) -> None:
+        reader, writer = os.pipe()
+        words, passed = [PROGRAM, "--owner", self.comment, "--until", str(reader)], [reader]
+        for protocol, number, target in self.ports:
+            listener = claim.listeners.pop((protocol, number), -1)  # else it was not us who claimed them
+            passed += [listener] if listener >= 0 else []
+            words += [protocol, f"@{listener}" if listener >= 0 else f"[{LOOPBACK6}]:{number}", target]
+        try:
+            for descriptor in passed:
+                os.set_inheritable(descriptor, True)
+            pid = syscalls.run_detached(words, {}, keep_stdio=False)
+        finally:
+            for descriptor in passed:
+                os.close(descriptor)
+        if self.holders is not None:
+            self.holders.append(writer)
+        store.directory(os.path.dirname(self._path()))
+        store.write(self._path(), f"{pid} {_start(pid)}\n")
+        claim.release()
+
+    def undo(self) -> None:
+        text = store.read(self._path())
+        if text is None:  # never begun; or we died before it was noted, and it with us
+            return
+        pid, start = map(int, text.split())
+        try:
+            process = syscalls.open_process(pid, start)
+        except ProcessLookupError:
+            pass
+        else:
+            from _signal import pidfd_send_signal
+
+            try:
+                pidfd_send_signal(process, _SIGKILL)
+                if not syscalls.ended([process], _PATIENCE):
+                    raise MinirunError(f"process {pid} (minirun-proxy)", "was killed and does not end")
+            except ProcessLookupError:
+                pass
+            finally:
+                os.close(process)
+        os.unlink(self._path())
+
+    def _path(self) -> str:
+        return f"{ipam.state_directory(self.network)}/proxies/{self.container}"
+
+
+def _start(pid: int) -> int:
+    """When our child started, in clock ticks after boot: field 22 of proc_pid_stat(5)."""
+    return int((store.read(f"/proc/{pid}/stat") or "").rpartition(")")[2].split()[19])
