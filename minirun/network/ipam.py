@@ -20,6 +20,7 @@ from minirun import store
 from minirun.errors import Conflict, NotFound, UsageError
 from minirun.network import addresses
 from minirun.network.addresses import IPV4, IPV6
+from minirun.network.network import PORTS_PER_BRIDGE
 from minirun.network.rotation import Rotation, usable
 from minirun.step import Step
 
@@ -76,7 +77,7 @@ def propose(network: Network, bits: int = IPV4, address: str | None = None) -> s
     """The address that ``allocate`` would give, without leasing it (for ``explain``); raises the same."""
     if address:
         return check(network, address, bits)
-    rotation = Rotation(state_directory(network.name), network.of_family(bits))
+    rotation = _rotation(network, bits)
     for names in (None, _names(network.name)):
         for address in rotation.look(names):
             if not os.path.lexists(lease_path(network.name, address)):
@@ -290,18 +291,24 @@ def _next_free(network: Network, owner: str, notes: Sequence[str], bits: int) ->
     """Lease the first address in the rotation that link(2) lets us have."""
     with (
         _Candidate(network.name, owner, notes) as candidate,
-        Rotation(state_directory(network.name), network.of_family(bits)) as rotation,
+        _rotation(network, bits) as rotation,
     ):
         # Mostly the first address of the first round. Only if none is left: what is really taken, and by whom.
         for prepare in (None, _names, _names_of_the_living):
             if prepare:
                 rotation.recount(prepare(network.name))
-            for address in rotation.addresses():
+            for address in rotation.addresses(new=bool(prepare)):
                 if candidate.link(address):
                     rotation.took(address)
                     return address
                 rotation.taken(address)
     raise _full(network, bits, rotation)
+
+
+def _rotation(network: Network, bits: int) -> Rotation:
+    """The addresses of a family. A container's bridge follows from its first address, which is IPv4's if it has one."""
+    lap = 0 if bits == IPV6 and network.ipv4 else PORTS_PER_BRIDGE
+    return Rotation(state_directory(network.name), network.of_family(bits), lap)
 
 
 def _names_of_the_living(network: str) -> list[str]:

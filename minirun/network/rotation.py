@@ -1,7 +1,9 @@
 """Which address of a network is tried next, without looking at those that are taken.
 
-Addresses go round all subnets of a family, so that one that was just freed stays out of use as long as possible:
-neighbours, connection tracking and clients may still mean its old holder. One way round is a *lap*.
+Addresses go round, so that one that was just freed stays out of use as long as possible: neighbours, connection
+tracking and clients may still mean its old holder. One way round is a *lap*. It goes over the addresses that belong to
+one bridge (see ``Network.member``), and to those of the next only if no room is left: so a network that needs no second
+bridge gets none.
 
     <state>/networks/<network>/given4, given6     for that family: a line with the address that was given last, and then
                                                   "#" for each address that was given, or found taken, on this lap
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 LINE = 64  # bytes of the line before the marks
 CHUNK = 4096  # marks that are read at once
+ENOUGH = 64  # free addresses, for which it is worth to begin a lap
 WIDEST = 1 << 16  # of a larger subnet only so many are given by themselves: more than a network can have containers
 _MARK = b"#"
 
@@ -43,15 +46,12 @@ def usable(pool: Pool) -> tuple[int, int]:
     return first + 1, last - (subnet.bits == IPV4)
 
 
-def spans(pools: Sequence[Pool]) -> list[tuple[int, int]]:
-    """For each pool the first and the last address that is given by itself; without those of which there are none."""
-    found = []
-    for pool in pools:
-        first, last = usable(pool)
-        if pool.range:
-            first, last = max(first, pool.range.base), min(last, pool.range.base + pool.range.size - 1)
-        found.append((first, min(last, first + WIDEST - 1)))
-    return [(first, last) for first, last in found if first <= last]
+def span(pool: Pool) -> tuple[int, int]:
+    """The first and the last address that is given by itself; the last is below the first if there are none."""
+    first, last = usable(pool)
+    if pool.range:
+        first, last = max(first, pool.range.base), min(last, pool.range.base + pool.range.size - 1)
+    return first, min(last, first + WIDEST - 1)
 
 
 class Rotation:
@@ -60,13 +60,14 @@ class Rotation:
     An address is known by its place: how many come before it in the subnets, taken together.
     """
 
-    __slots__ = ("_barred", "_bits", "_file", "_path", "_spans")
+    __slots__ = ("_barred", "_bits", "_file", "_laps", "_path", "_spans")
 
-    def __init__(self, folder: str, pools: Sequence[Pool]) -> None:
+    def __init__(self, folder: str, pools: Sequence[Pool], lap: int = 0) -> None:
+        """``lap``: after so many addresses of the subnets, whether given or not, another lap begins; 0: never."""
         self._bits = pools[0].subnet.bits if pools else IPV4
         self._path = f"{folder}/given{4 if self._bits == IPV4 else 6}"
         self._barred = {addresses.number(pool.gateway) for pool in pools}
-        self._spans = spans(pools)
+        self._spans, self._laps = _divide(pools, lap or 1 << 128)
         self._file = -1
 
     def __enter__(self) -> Rotation:
@@ -77,21 +78,21 @@ class Rotation:
             os.close(self._file)
         self._file = -1
 
-    def addresses(self) -> Iterator[str]:
-        """Every address without a mark, from the one after that given last. What is yielded may be taken all the same.
+    def addresses(self, new: bool = False) -> Iterator[str]:
+        """Every address of this lap without a mark, from the one after that given last; of all laps after ``recount``.
 
-        The caller says by ``took`` or ``taken`` what became of each.
+        What is yielded may be taken all the same. The caller says by ``took`` or ``taken`` what became of each.
         """
         if self._file < 0:
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        return self._unmarked(lambda at, size: os.pread(self._file, size, at))
+        return self._unmarked(lambda at, size: os.pread(self._file, size, at), new)
 
     def look(self, names: Sequence[str] | None = None) -> Iterator[str]:
         """As ``addresses``, and changes nothing; with the marks that ``recount(names)`` would make, if given."""
         hints = (store.read(self._path) or "").encode("utf-8", "surrogateescape")
         if names is not None:
             hints = hints[:LINE].ljust(LINE) + self._count(names)
-        return self._unmarked(lambda at, size: hints[at : at + size])
+        return self._unmarked(lambda at, size: hints[at : at + size], names is not None)
 
     def taken(self, address: str) -> None:
         """Mark an address: it was given, or somebody has it."""
@@ -110,21 +111,35 @@ class Rotation:
         """How many addresses are given by themselves."""
         return self._end() - sum(self._place(number) >= 0 for number in self._barred)
 
-    def _unmarked(self, read: Callable[[int, int], bytes]) -> Iterator[str]:
+    def _unmarked(self, read: Callable[[int, int], bytes], new: bool) -> Iterator[str]:
         head = read(0, LINE + CHUNK)
         try:
             last = self._place(addresses.number(head[:LINE].decode("ascii").strip()))
         except ValueError:
             last = -1
-        for first, end in ((last + 1, self._end()), (0, last + 1)):
-            for base in range(first - first % CHUNK, end, CHUNK):
-                marks = read(LINE + base, CHUNK) if base else head[LINE:]
-                place = _next(marks, max(first - base, 0))
-                while place < min(end - base, CHUNK):
-                    number = self._number(base + place)
-                    if number not in self._barred:
-                        yield addresses.text(number, self._bits)
-                    place = _next(marks, place + 1)
+        for lap in self._new_order(read) if new else self._laps:
+            if new or lap[0] <= max(last, 0) < lap[1]:
+                for first, end in _turned(lap, last):
+                    for base in range(first - first % CHUNK, end, CHUNK):
+                        marks = read(LINE + base, CHUNK) if base else head[LINE:]
+                        yield from self._without(marks, base, first, end)
+
+    def _without(self, marks: bytes, base: int, first: int, end: int) -> Iterator[str]:
+        """The addresses without a mark at places from ``first`` to before ``end``; ``marks`` begin at ``base``."""
+        place = _next(marks, max(first - base, 0))
+        while place < min(end - base, CHUNK):
+            number = self._number(base + place)
+            if number not in self._barred:
+                yield addresses.text(number, self._bits)
+            place = _next(marks, place + 1)
+
+    def _new_order(self, read: Callable[[int, int], bytes]) -> list[tuple[int, int]]:
+        """All laps; first the first one that has room for a while, or else the one that has most."""
+        marks = read(LINE, self._end())
+        room = [marks.count(0, first, end) for first, end in self._laps]
+        roomiest = room.index(max(room)) if room else 0
+        best = next((number for number, free in enumerate(room) if free >= ENOUGH), roomiest)
+        return [*self._laps[best : best + 1], *self._laps[:best], *self._laps[best + 1 :]]
 
     def _count(self, names: Sequence[str]) -> bytes:
         """Marks for these addresses alone; anything else that may lie there is passed over."""
@@ -165,6 +180,30 @@ class Rotation:
                 return first + place
             place -= last - first + 1
         raise ValueError(place)
+
+
+def _divide(pools: Sequence[Pool], length: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """For each subnet the first and the last address; for each lap the first place and the one behind the last."""
+    spans, laps, before, place = [], dict[int, tuple[int, int]](), 0, 0
+    for pool in pools:
+        at, last = first, _ = span(pool)
+        start = pool.subnet.base - before
+        while at <= last:
+            number = (at - start) // length
+            end = min(last + 1, start + (number + 1) * length)
+            laps[number] = laps[number][0] if number in laps else place, place + end - at
+            place += end - at
+            at = end
+        if first <= last:
+            spans.append((first, last))
+        before += pool.subnet.size
+    return spans, [*laps.values()]
+
+
+def _turned(lap: tuple[int, int], last: int) -> list[tuple[int, int]]:
+    """A lap that begins behind the place given last, if that is one of its own."""
+    first, end = lap
+    return [(last + 1, end), (first, last + 1)] if first <= last < end else [lap]
 
 
 def _next(marks: bytes, place: int) -> int:

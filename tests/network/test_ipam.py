@@ -15,7 +15,7 @@ from minirun import store
 from minirun.engine import connect
 from minirun.engine.options import Attachment
 from minirun.errors import Conflict, NotFound, UsageError
-from minirun.network import ipam, owners, rotation
+from minirun.network import addresses, ipam, owners, rotation
 from minirun.network.addresses import IPV4, IPV6, Subnet
 from minirun.network.network import Network, Pool
 
@@ -109,6 +109,38 @@ def test_an_address_is_found_among_thousands_that_are_taken(monkeypatch: pytest.
     found = some(100, large)
     assert len(set(found)) == 100
     assert len(tries) <= 100 + 1  # the first may still be of the lap before
+
+
+def offsets(where: Network, count: int, bits: int = IPV4) -> list[int]:
+    """Where the addresses of ``count`` short-lived owners are, behind the subnet's first one."""
+    found = []
+    for _ in range(count):
+        address = ipam.allocate(where, "short", bits=bits)
+        ipam.release(where.name, address, "short")
+        found.append(addresses.number(address) - where.of_family(bits)[0].subnet.base)
+    return found
+
+
+def test_addresses_of_a_second_bridge_are_given_when_the_first_has_no_room(state: Path) -> None:
+    large = network("10.8.0.0/20", name="large")
+    lives(state, "kept")
+    assert offsets(large, 2000) == ([*range(2, 960)] * 3)[:2000]
+    kept = [ipam.allocate(large, "kept") for _ in range(950)]
+    assert {large.member(address) for address in kept} == {"large"}
+    seen = offsets(large, 2000)
+    assert set(seen) >= set(range(960, 1920)) and max(seen) < 1920
+    for address in kept[:200]:  # what is free on the first bridge is used again when the lap on the second is over
+        ipam.release("large", address, "kept")
+    seen = offsets(large, 2000)
+    assert len({at for at in seen if at < 960}) == 208
+    assert seen.index(min(seen)) <= 960
+    assert max(seen[-900:]) < 960
+
+
+def test_ipv6_divides_only_where_no_ipv4_decides() -> None:
+    assert max(offsets(network("fd00:7::/64"), 1000, IPV6)) == 959
+    both = network("10.7.0.0/28", "fd00:8::/64", name="small")
+    assert max(offsets(both, 1000, IPV6)) == 1001
 
 
 def test_a_range_is_what_is_given_and_not_what_can_be_asked_for(state: Path) -> None:
