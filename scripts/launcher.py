@@ -59,7 +59,7 @@ HOT = (  # what is measured, and what it imports only when it needs it, as each 
     *("cli.main", "engine.run", "runtime.control"),
 )
 
-CNI_HOT = ("cli.cni", "cli.failure", "network.cni.add", "network.cni.check", "network.cni.gc")
+CNI_HOT = ("cli.cni", "cli.failure", "network.cni.add", "network.cni.check", "network.cni.end")
 
 
 def hot_modules(hot: tuple[str, ...]) -> dict[str, Path]:

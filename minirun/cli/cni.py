@@ -52,16 +52,17 @@ class Answer:
 
 
 def _perform(request: Request, config: Config) -> dict[str, Any] | None:
-    if request.command in ("ADD", "DEL"):
+    if request.command == "ADD":
         from minirun.network.cni import add
 
-        if request.command == "ADD":
-            return add.add(request, config)
-        add.delete(request, config)
-    elif request.command == "GC":
-        from minirun.network.cni import gc
+        return add.add(request, config)
+    if request.command in ("DEL", "GC"):
+        from minirun.network.cni import end
 
-        gc.collect(config)
+        if request.command == "DEL":
+            end.delete(request, config)
+        else:
+            end.collect(config)
     else:
         from minirun.network.cni import check
 

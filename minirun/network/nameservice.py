@@ -57,8 +57,8 @@ def elements(network: str) -> list[list[Any]]:
 
 def program() -> list[str]:
     """The words that run minirun again."""
-    if sys.flags.no_site:  # our own launcher, which knows where the package is
-        return [os.path.abspath(sys.argv[0])]
+    if sys.flags.no_site:  # our own launcher, which knows where the package is; minirun-cni lies beside it
+        return [os.path.join(os.path.dirname(os.path.realpath(sys.argv[0])), "minirun")]
     return [sys.executable, "-m", "minirun"]
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import statistics
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.bench import bundle, installed, measure, report
+from tests.bench import bundle, cni, installed, measure, report
 from tests.bench.machine import BenchHost, images, rootfs
 from tests.bench.peers import ALPINE, BARE, BRIDGE, CASES, DETACHED, LONG, Minirun, Peer, Unavailable, all_peers
 
@@ -42,6 +43,7 @@ def main() -> int:
         print(show(report.rows(times)))
         print(show(report.verdicts(times)))
         print(show(counted(host, ours, peers)))
+        print(show(plugged(host, program, options)))
         if options.many:
             print(show(many(host, program, options.many)))
     return 0
@@ -124,6 +126,20 @@ def counted(host: BenchHost, ours: Minirun, peers: list[Peer]) -> list[list[str]
     latest = f"{max(connections['seconds']) * 1000:.1f} ms after `run -d`, {connections['retransmitted']} SYNs lost"
     table.append([f"first TCP connection, latest of {CONNECTIONS}", latest])
     host.sweep(ours.program)
+    return table
+
+
+def plugged(host: BenchHost, program: str, options: argparse.Namespace) -> list[list[str]]:
+    """The CNI plugin beside the reference plugins."""
+    if why := cni.missing():
+        return [["CNI", "not measured"], ["ADD and DEL", why]]
+    seconds = cni.times(host, program, options.rounds, options.warm_up)
+    table = [["CNI: ADD and DEL, a published port", "median ms", "best ms", "minirun is"]]
+    ours = statistics.median(seconds[cni.NAME])
+    for name, found in seconds.items():
+        median = statistics.median(found)
+        ratio = "" if name == cni.NAME else f"{ours / median:.3f} of it"
+        table.append([name, f"{median * 1000:.1f}", f"{min(found) * 1000:.1f}", ratio])
     return table
 
 

@@ -30,7 +30,7 @@ def podman_host() -> Iterator[Podman]:
         made.write("/etc/containers/containers.conf.d/network.conf", BACKEND)
         made.run(["sh", "-ec", 'mkdir /run/cni-bin; ln -s /usr/lib/cni/* "$0" /run/cni-bin', PROGRAM])
         conflist = json.loads(documented("10-minirun.conflist", REPOSITORY / "docs/reference/cni.md"))
-        conflist["plugins"][0]["capabilities"]["aliases"] = True
+        conflist["plugins"][0]["capabilities"]["aliases"] = conflist["plugins"][0]["names"] = True
         made.write("/etc/cni/net.d/10-minirun.conflist", json.dumps(conflist))
         yield made
     finally:
@@ -55,6 +55,15 @@ def test_two_containers_and_a_published_port(podman: Podman) -> None:
     assert "02:00:00:00:00:99" in podman.sh("ip addr show eth0; ip addr | grep -o 10.244.0.99/24", *fixed)
     podman.do("rm", "-f", "-t0", "two")
     assert plugin.left() == []
+
+
+def test_names_and_aliases(podman: Podman) -> None:
+    podman.start(f"{SERVER} from the database", "--name=one", "--network=pods", "--network-alias=database")
+    ask = "until nc -w 5 database 80; do sleep 0.1; done; cat /etc/resolv.conf"
+    shown = podman.sh(ask, "--network=pods", "--name=two")
+    assert "from the database" in shown and "nameserver 10.244.0.1" in shown
+    podman.do("rm", "-f", "-t0", "one")
+    assert Plugin(podman).left() == []
 
 
 def test_what_cannot_be_given_is_told(podman: Podman) -> None:

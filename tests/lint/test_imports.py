@@ -14,6 +14,7 @@ import pytest
 
 from tests.fakehost import REPOSITORY
 from tests.lifecycle.machine import Machine
+from tests.network.plugin import Plugin
 
 # Python's own: what `python -IS` has loaded before the first line of ours, and what costs next to nothing.
 START = """
@@ -45,7 +46,7 @@ def note(code):
     os.write(descriptor, "\\n".join(sys.modules).encode())
     leave(code)
 os._exit = note
-from minirun.cli.main import main
+from minirun.cli.{entry} import main
 main()
 """
 
@@ -53,7 +54,7 @@ main()
 def imported(host: Machine, tmp_path: Path, *arguments: str) -> set[str]:
     """The modules that a command has loaded when it ends, in the Python that our launcher starts."""
     runner, output = tmp_path / "runner.py", tmp_path / "modules"
-    runner.write_text(RUNNER)
+    runner.write_text(RUNNER.replace("{entry}", "main"))
     packages = [str(REPOSITORY), *(path for path in sys.path if path.endswith("-packages"))]
     words = [str(runner), str(output), str(REPOSITORY / ".venv/bin/minirun"), ":".join(packages), *arguments]
     host.run([sys.executable, "-IS", *words])
@@ -85,3 +86,25 @@ def test_the_budget_of_our_own_modules(host: Machine, tmp_path: Path) -> None:
     ours = {name for name in imported(host, tmp_path, *command) if name.split(".")[0] == "minirun"}
     assert len(ours) <= 59, json.dumps(sorted(ours), indent=1)
     assert not ours & {"minirun.linux.seccomp_compiler", "minirun.runtime.explain", "minirun.image.writer"}
+
+
+@pytest.mark.parametrize(("command", "budget"), [("ADD", 45), ("DEL", 38)])
+def test_the_cni_plugin_is_as_light(host: Machine, tmp_path: Path, command: str, budget: int) -> None:
+    """A runtime starts it twice for each container; network.claim is loaded for published ports alone."""
+    plugin, runner, output = Plugin(host), tmp_path / "runner.py", tmp_path / "modules"
+    plugin.namespace("one")
+    plugin.add("one")
+    if command == "ADD":
+        plugin.delete("one")
+    runner.write_text(RUNNER.replace("{entry}", "cni"))
+    packages = ":".join([str(REPOSITORY), *(path for path in sys.path if path.endswith("-packages"))])
+    words = plugin.words(command, "one", "eth0", "/run/netns/one")
+    host.run(
+        [*words[:-1], sys.executable, "-IS", str(runner), str(output), words[-1], packages], stdin=plugin.document()
+    )
+    plugin.delete("one")
+    host.run(["ip", "netns", "del", "one"])
+    modules = set(output.read_text().split())
+    foreign = {name for name in modules if name.split(".")[0] != "minirun"}
+    assert foreign <= {*START.split(), *CHEAP.split()}
+    assert len(modules - foreign) <= budget, json.dumps(sorted(modules - foreign), indent=1)

@@ -296,6 +296,47 @@ def test_gc_removes_what_is_not_valid_and_nothing_else(host: FakeHost) -> None:
     assert "1.1.0" in refused(1, plugin.collect, cniVersion="1.0.0")
 
 
+def test_gc_finds_cables_when_all_else_is_lost(host: FakeHost) -> None:
+    plugin, other = Plugin(host, **DUAL), Plugin(host, name="other")
+    for name in ("kept", "lost", "foreign"):
+        plugin.namespace(name)
+    foreign = other.add("foreign")
+    kept = plugin.add("kept")
+    plugin.add("lost")
+    host.run(["sh", "-ec", f"rm -r {host.state}/cni/pods {host.state}/networks/pods"])
+    plugin.collect(("kept", "eth0"))
+    assert "eth0" not in plugin.inside("lost", "ip", "-o", "link")
+    assert pings(plugin, "kept", "10.7.0.1")
+    other.check("foreign", foreign)
+    left = plugin.left()
+    assert {port for port in left if port.startswith("mr")} == {
+        kept["interfaces"][1]["name"],
+        foreign["interfaces"][1]["name"],
+    }
+    other.delete("foreign")
+    plugin.collect()
+    assert plugin.left() == []
+
+
+def test_what_somebody_flushed_is_put_back(plugin: Plugin) -> None:
+    plugin.namespace("one")
+    published = {"portMappings": [{"hostPort": 8080, "containerPort": 80}]}
+    result = plugin.add("one", runtimeConfig=published)
+    plugin.host.run(["nft", "flush", "ruleset"])
+    refused(102, plugin.check, "one", result)
+    assert "lacks its elements" in refused(51, plugin.status)
+    plugin.namespace("two")
+    plugin.add("two")
+    plugin.check("one", result)
+    assert plugin.host.minirun("doctor", "--leaks").returncode == 0, "an attachment is no leak"
+    plugin.host.run(["nft", "flush", "ruleset"])
+    plugin.host.minirun("network", "reload")
+    plugin.check("one", result)
+    for name in ("one", "two"):
+        plugin.delete(name)
+    assert plugin.left() == []
+
+
 def test_status(host: FakeHost) -> None:
     small = Plugin(host, name="small", ipam={"ranges": [[{"subnet": "10.7.0.0/29", "rangeStart": "10.7.0.5"}]]})
     small.status()

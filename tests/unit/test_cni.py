@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from minirun.network.cni import protocol
 from minirun.network.cni.config import Config
@@ -21,6 +23,14 @@ ENVIRONMENT = {
     "CNI_PATH": "/opt/cni/bin",
 }
 RANGE: dict[str, Any] = {"subnet": "10.9.0.0/24"}
+WORDS = """
+    cniVersion name type bridge mtu ipMasq portIsolation internal ipv6 names isDefaultGateway vlan dns
+    nameservers search domain options ipam ranges subnet gateway rangeStart rangeEnd routes dst gw priority
+    runtimeConfig portMappings hostPort containerPort protocol hostIP HostPort ips mac bandwidth ingressRate
+    aliases pods ipRanges args cni prevResult interfaces address interface sandbox ip4 ip6 ip
+    cni.dev/valid-attachments containerID ifname
+"""
+KEYS = WORDS.split()
 IN = {"name": "eth0", "mac": "02:00:00:00:00:01", "sandbox": "/run/netns/c1"}
 
 
@@ -322,3 +332,33 @@ def test_attachments_that_are_valid() -> None:
     assert valid_attachments({"cni.dev/attachments": [one]}) == {("c1", "eth0")}
     with pytest.raises(CniError, match="valid-attachments"):
         valid_attachments({"cni.dev/valid-attachments": ["c1"]})
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(max_size=20)
+    | st.sampled_from(
+        ["10.9.0.0/24", "fd00::/64", "10.9.0.1", "tcp", "eth0", "host-local", "1.1.0", "0.3.1", "02:00:00:00:00:01"]
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=8), inner, max_size=6)
+    ),
+    max_leaves=25,
+)
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=9), st.text(max_size=40))
+def test_no_toldis_more_than_an_error(document: dict[str, Any], arguments: str) -> None:
+    for told in (document, {**BASE, **document}):
+        try:
+            made = Config({**told})
+            Wishes(made.document, protocol.parse_arguments(arguments))
+            before = previous(made.document)
+            (full().behind(before) if before else full()).document(made.version)
+            valid_attachments(made.document)
+        except CniError as error:
+            assert error.message.isprintable() or "\\" in repr(error.message)

@@ -7,4 +7,11 @@ wishes      what one attachment asks for: ports, addresses, a MAC, limits, names
 result      what ADD answers, in the form of each version, and what was answered before us in a chain
 
 Those are pure: they read no file and ask the kernel nothing.
+
+plug        the steps of an attachment that are not those of a container of ours
+attachments what we know of attachments: their records, their locks
+networks    the network of minirun that stands for one of CNI
+add         ADD
+end         DEL, GC
+check       CHECK, STATUS
 """

@@ -1,4 +1,4 @@
-"""ADD and DEL: an interface in the namespace of another engine, and its end."""
+"""ADD: an interface in the namespace of another engine."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from minirun.network.cni.protocol import BAD_CONFIG, BAD_ENVIRONMENT, TAKEN, UNK
 from minirun.network.cni.result import Result, previous
 from minirun.network.cni.wishes import Wishes
 from minirun.network.endpoint import Endpoint
+from minirun.network.nameservice import Names
 from minirun.network.nat import Publish
 from minirun.network.ports import Port
 
@@ -61,17 +62,6 @@ def add(request: Request, config: Config) -> dict[str, Any]:
             raise
         lock.drop()
     return document
-
-
-def delete(request: Request, config: Config) -> None:
-    """End an attachment, whatever of it is still there."""
-    attachments.begin_boot()
-    attachments.reconcile()
-    owner = attachments.identity(config.name, request.container, request.interface)
-    with Lock(owner):
-        failures = attachments.forget(networks.name_of(config), owner)
-        if failures:
-            raise failures[0]
 
 
 def namespace(request: Request) -> os.stat_result:
@@ -129,6 +119,8 @@ def _decide(
     plugged.gateways = [route["gw"] for route in simple]
     others, alive = [route for route in routes if route not in simple], attachments.alive(network.name, owner)
     steps = plug.steps(owner, name, plugged, request.netns, others, alive)
+    if config.names:
+        steps.append(Names([network.name]))
     published = _claimed(wishes, network)
     if published:
         inside = [address.partition("/")[0] for address in plugged.addresses]
@@ -210,7 +202,8 @@ def _result(
         gateway = {"gateway": pool.gateway} if pool else {}
         result.ips.append({"interface": 2, "address": address, **gateway})
     result.routes = routes
-    result.dns = {**resolvers(config), **wishes.dns}
+    known = {"nameservers": plugged.nameservers} if config.names else {}
+    result.dns = {**known, **resolvers(config), **wishes.dns}
     return result
 
 

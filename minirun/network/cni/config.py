@@ -40,6 +40,7 @@ class Config:
         "masquerade",
         "mtu",
         "name",
+        "names",
         "pools",
         "resolv_conf",
         "routes",
@@ -63,6 +64,7 @@ class Config:
         self.isolate = reader.flag("portIsolation") or reader.flag("isolate")
         self.internal = reader.flag("internal")
         self.ipv6 = reader.flag("ipv6")
+        self.names = reader.flag("names")
         self.dns = _dns(reader.object("dns"))
         ipam = reader.object("ipam")
         if (kind := ipam.text("type")) not in IPAM:
