@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from minirun import store
 from minirun.errors import UsageError
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 LINGER = "MINIRUN_NAMESERVER_LINGER"  # seconds that the server waits for the next container when there is none
 _LINGER = 30.0
+_MOST_REPORTS = 20
 
 
 def run(argv: Sequence[str]) -> int:
@@ -36,11 +38,24 @@ def _serve(lock: int, control: int) -> int:
     networks_lock = os.open(f"{store.state}/networks.lock", os.O_RDWR | os.O_CLOEXEC)
     from minirun.network.nameserver import server
 
+    linger = float(os.environ.get(LINGER, _LINGER))
     try:
-        server.main(f"{store.state}/networks", lock, control, networks_lock, float(os.environ.get(LINGER, _LINGER)))
+        server.main(f"{store.state}/networks", lock, control, networks_lock, linger, _report)
     except BaseException:
+        _report()
+        return 125
+    return 0
+
+
+_reports = 0
+
+
+def _report() -> None:
+    """Note the exception that is being handled; only the first ones, since somebody may be able to repeat it."""
+    global _reports
+    _reports += 1
+    if _reports <= _MOST_REPORTS:
         import traceback
 
         traceback.print_exc()
-        return 125
-    return 0
+        sys.stderr.flush()

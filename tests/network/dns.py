@@ -36,6 +36,15 @@ def question(
     return head + name(what) + struct.pack(">HH", TYPES[kind], klass) + opt
 
 
+def question_name(query: bytes) -> str:
+    """The name that a query asks for."""
+    labels, at = [], 12
+    while query[at]:
+        labels.append(query[at + 1 : at + 1 + query[at]].decode())
+        at += 1 + query[at]
+    return ".".join(labels)
+
+
 class Reply:
     """A message, read strictly: whatever is wrong with it raises."""
 

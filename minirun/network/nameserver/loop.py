@@ -16,7 +16,9 @@ _MOST = 64  # events in one turn: who is ready gets its turn before anybody has 
 class Loop:
     """The descriptors and their functions. ``now`` is the time (monotonic, seconds) at which this turn began."""
 
-    def __init__(self) -> None:
+    def __init__(self, report: Callable[[], None]) -> None:
+        """``report`` is called while an exception is handled that nobody expected."""
+        self.report = report
         self._epoll = epoll()
         self._functions: dict[int, Callable[[], None]] = {}
         self.now = monotonic()
@@ -42,4 +44,7 @@ class Loop:
         for descriptor, _ in ready:
             function = self._functions.get(descriptor)
             if function:  # an earlier one of this turn may have removed it
-                function()
+                try:
+                    function()
+                except Exception:  # a mistake of ours: one question is lost by it, and not the server
+                    self.report()

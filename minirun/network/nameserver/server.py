@@ -15,7 +15,7 @@ from minirun.linux import syscalls
 from minirun.network.nameserver import wire
 from minirun.network.nameserver.lists import Lists
 from minirun.network.nameserver.loop import READ, Loop
-from minirun.network.nameserver.streams import Streams
+from minirun.network.nameserver.streams import Client, Streams
 from minirun.network.nameserver.upstream import Resolvers, Upstream
 from minirun.network.nameserver.zones import FORWARD, Zones
 
@@ -33,15 +33,17 @@ _BATCH, _BATCH_OF_CLIENT = 128, 64  # datagrams that are taken, and answered, fr
 class Server:
     """One process, all networks of one state directory."""
 
-    def __init__(self, lock: int, control: int, networks_lock: int, linger: float) -> None:
+    def __init__(self, lock: int, control: int, networks_lock: int, linger: float, report: Callable[[], None]) -> None:
         """``lock`` says that we live; ``networks_lock`` is held by whoever makes networks or starts us.
 
         ``linger`` is how long (seconds) to wait for the next container when there is none.
         """
         self.lock, self.networks_lock, self.linger = lock, networks_lock, linger
         self.control = socket(fileno=control)
-        self.loop, self.zones = Loop(), Zones()
+        self.loop, self.zones = Loop(report), Zones()
         self.served: dict[str, Served] = {}
+        self.clients: set[Client] = set()  # by TCP, of all networks
+        self._swept = 0.0
         self.upstream, self.resolvers = Upstream(self.loop), Resolvers()
         self.lists = Lists(self.zones, self._drop)
         self.ending = False
@@ -57,8 +59,8 @@ class Server:
     def _pause(self) -> float | None:
         """How long a turn may wait: until the next thing that is to be done without anybody asking."""
         pauses = [self.upstream.tick()]
-        busy = [served.streams.expire() for served in self.served.values()]
-        if any(busy):
+        if self.clients:
+            self._sweep()
             pauses.append(1.0)
         if self.zones.addresses:
             self.idle_since = None
@@ -66,6 +68,13 @@ class Server:
             self.idle_since = self.loop.now if self.idle_since is None else self.idle_since
             pauses.append(max(0.0, self.idle_since + self.linger - self.loop.now))
         return min((pause for pause in pauses if pause is not None), default=None)
+
+    def _sweep(self) -> None:
+        """Close the connections whose time is over; looked at once a second."""
+        if self._swept + 1 <= self.loop.now:
+            self._swept = self.loop.now
+            for client in [one for one in self.clients if one.until < self.loop.now]:
+                client.close()
 
     def _may_end(self) -> bool:
         if self.ending or self.lists.gone:
@@ -129,7 +138,7 @@ class Served:
     def __init__(self, server: Server, name: str, descriptors: list[int]) -> None:
         self.server, self.name, self.lock = server, name, descriptors[0]
         self.sockets = [socket(fileno=descriptor) for descriptor in descriptors[1:]]
-        self.streams = Streams(server.loop, self._from_stream)
+        self.streams = Streams(server.loop, server.clients, self._from_stream)
         for one in self.sockets:
             function = self._datagrams if one.type == SOCK_DGRAM else self.streams.accept
             server.loop.add(one.fileno(), READ, _bound(function, one))
@@ -223,10 +232,12 @@ def _receive(control: socket) -> tuple[bytes, list[int]]:
     return data, list(memoryview(values).cast("i"))
 
 
-def main(directory: str, lock: int, control: int, networks_lock: int, linger: float) -> None:
+def main(
+    directory: str, lock: int, control: int, networks_lock: int, linger: float, report: Callable[[], None]
+) -> None:
     """Be the server; ``directory`` is ``<state>/networks``. Ends when nobody needs it any more."""
     os.chdir(directory)
     syscalls.become(USER)
-    server = Server(lock, control, networks_lock, linger)
+    server = Server(lock, control, networks_lock, linger, report)
     server.run()
     server.close()

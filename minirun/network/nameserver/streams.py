@@ -23,11 +23,11 @@ _BACKLOG = 32  # accepted in one turn
 
 
 class Streams:
-    """The TCP clients of one network."""
+    """The TCP clients of one network; ``everyone`` has those of all networks."""
 
-    def __init__(self, loop: Loop, answer: Answer) -> None:
-        """``answer(message, address, done)`` is called with each question; None to ``done`` closes."""
-        self.loop, self.answer = loop, answer
+    def __init__(self, loop: Loop, everyone: set[Client], answer: Answer) -> None:
+        """``answer(message, address, done)`` is called with each question; b"" to ``done`` closes."""
+        self.loop, self.everyone, self.answer = loop, everyone, answer
         self.clients: set[Client] = set()
 
     def accept(self, listener: socket) -> None:
@@ -43,13 +43,9 @@ class Streams:
             if len(self.clients) >= MOST_OF_NETWORK or same >= MOST_OF_CLIENT:
                 connection.close()
             else:
-                self.clients.add(Client(self, connection, peer[0]))
-
-    def expire(self) -> bool:
-        """Close those whose time is over; whether any are left."""
-        for client in [one for one in self.clients if one.until < self.loop.now]:
-            client.close()
-        return bool(self.clients)
+                client = Client(self, connection, peer[0])
+                self.clients.add(client)
+                self.everyone.add(client)
 
     def close(self) -> None:
         """Close all."""
@@ -120,5 +116,6 @@ class Client:
         if not self.closed:
             self.closed = True
             self.streams.clients.discard(self)
+            self.streams.everyone.discard(self)
             self.streams.loop.remove(self.socket.fileno())
             self.socket.close()

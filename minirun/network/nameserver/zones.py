@@ -88,6 +88,7 @@ class Zones:
         self.networks: dict[str, Network] = {}
         self.owners: dict[str, dict[bytes, Lease]] = {}  # container: its leases by address
         self.addresses: dict[bytes, Lease] = {}
+        self._askers: dict[bytes, Asker] = {}  # by address, until anything changes
         self._turn = 0
 
     def add_network(self, name: str, text: str) -> Network:
@@ -125,6 +126,7 @@ class Zones:
 
     def _know(self, lease: Lease) -> None:
         network = lease.network
+        self._askers.clear()
         for name in lease.names:
             network.names.setdefault(name, {})[lease.address] = lease
         network.reverse[lease.reverse] = self.addresses[lease.address] = lease
@@ -132,6 +134,7 @@ class Zones:
 
     def _forget(self, lease: Lease) -> None:
         network = lease.network
+        self._askers.clear()
         for name in lease.names:
             holders = network.names.get(name, {})
             holders.pop(lease.address, None)
@@ -149,12 +152,16 @@ class Zones:
 
         The host itself asks from the gateway's own address, and sees what the containers of that network see.
         """
-        lease = self.addresses.get(source)
-        if lease is None:
-            return Asker(network.name, [network], []) if source in network.listens else None
-        leases = self.owners[lease.owner].values()
-        networks = list(dict.fromkeys(one.network for one in leases))
-        return Asker(lease.owner, networks, next((one.dns for one in leases if one.dns), []))
+        found = self._askers.get(source)
+        if found is None:
+            lease = self.addresses.get(source)
+            if lease is None:
+                return Asker(network.name, [network], []) if source in network.listens else None
+            leases = self.owners[lease.owner].values()
+            networks = list(dict.fromkeys(one.network for one in leases))
+            found = Asker(lease.owner, networks, next((one.dns for one in leases if one.dns), []))
+            self._askers[source] = found
+        return found
 
     def answer(self, asker: Asker, query: wire.Query) -> tuple[int, Records]:
         """What we know: an RCODE and records; or FORWARD."""
