@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 
-from minirun.doctor import leaks_files, leaks_kernel
+from minirun.doctor import leaks_files, leaks_kernel, leaks_names
 from minirun.doctor.leak import Leak
 from minirun.doctor.living import Living
 
@@ -35,4 +35,5 @@ def find() -> list[Leak]:
 
 def _look() -> list[Leak]:
     living = Living()
-    return [leak for finder in (*leaks_kernel.FINDERS, *leaks_files.FINDERS) for leak in finder(living)]
+    finders = (*leaks_names.FINDERS, *leaks_kernel.FINDERS, *leaks_files.FINDERS)
+    return [leak for finder in finders for leak in finder(living)]

@@ -20,7 +20,7 @@ from minirun.network import network as record
 
 _GONE = "its container is gone"
 # What is replaced by rename is first written to a file with the writer's pid behind the name (``store.write``).
-_WRITTEN = (".json", ".bpf", ".whl", "/exit", "/hosts", "/hostname", "/resolv.conf", f"/{SCRATCH}")
+_WRITTEN = (".json", ".bpf", ".whl", "/exit", "/hosts", "/hostname", "/resolv.conf", "/nameserver", f"/{SCRATCH}")
 
 
 def leases(living: Living) -> Iterator[Leak]:

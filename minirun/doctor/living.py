@@ -48,14 +48,15 @@ def is_id(text: str) -> bool:
 def monitors() -> Iterator[Monitor]:
     """Every monitor of a container (not of an exec session) that runs on this machine."""
     for name in os.listdir("/proc"):
-        words = _words(name) if name.isdigit() else []
+        words = command_line(name) if name.isdigit() else []
         if words and os.path.basename(words[0]) == _MONITOR and _NEEDED in words[:-1]:
             state, _, identity = words[words.index(_NEEDED) + 1].rpartition("/containers/")
             if is_id(identity):
                 yield Monitor(int(name), identity, _same_directory(name, state))
 
 
-def _words(pid: str) -> list[str]:
+def command_line(pid: str) -> list[str]:
+    """The words that a process was started with; [] if it is gone."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             return file.read().decode(errors="replace").split("\0")[:-1]

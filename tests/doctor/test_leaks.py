@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -137,6 +138,21 @@ def test_a_cgroup_of_which_we_know_nothing_is_left_alone_while_it_is_used(host: 
     assert [row["kind"] for row in leaks(host, "--fix")] == ["cgroup"]
 
 
+@pytest.mark.parametrize("lost", ["the lock", "the state directory"])
+def test_a_name_server_whose_place_is_gone(networked: FakeHost, lost: str) -> None:
+    make(networked, f"mkdir -p $STATE/networks/br0/leases; echo {GONE} > $STATE/networks/br0/leases/10.201.0.9")
+    networked.minirun("nameserver", "br0")
+    (pid,) = set(networked.processes(every=True)) - set(networked.processes())
+    networked.wait_until(f"readlink /proc/{pid}/cwd | grep -q networks")
+    os.kill(pid, signal.SIGSTOP)  # a living one ends by itself when its directory is gone
+    make(networked, "rm $STATE/nameserver/lock" if lost == "the lock" else "rm -r $STATE")
+    make(networked, "rm -f $STATE/networks/br0/leases/*")
+    assert f"{pid} (minirun nameserver)" in [
+        row["name"] for row in leaks(networked, "--fix") if row["kind"] == "process"
+    ]
+    assert not networked.processes(every=True)
+
+
 def test_a_published_port_of_nobody(networked: FakeHost) -> None:
     networked.python(PUBLISH, GONE)
     assert {row["kind"] for row in leaks(networked)} == {"element", "published port"}
@@ -162,7 +178,7 @@ def test_a_network_without_a_record(host: FakeHost) -> None:
     rows = leaks(host, "--fix")  # the elements are let be as long as a bridge needs them
     assert {row["kind"] for row in rows} == {"element"}
     assert {str(row["name"]).split(" ")[0] for row in rows} == {
-        *("bridges", "masq_br", "egress", "peering", "hairpin4", "members", "trunks")
+        *("bridges", "masq_br", "egress", "peering", "hairpin4", "gateways4", "members", "trunks")
     }
     assert leaks(host) == []
 

@@ -166,7 +166,8 @@ def test_ipv6(both_hosts: FakeHost) -> None:
 def test_nobody_hears_of_other_networks(host: FakeHost) -> None:
     host.python(NETWORK, "other", "subnets=10.77.0.0/24")
     web, db = Attached(host, "web", "br0"), Attached(host, "db", "other")
-    assert ask(web, f"{GATEWAY} db A", "10.77.0.1 db A", f"{GATEWAY} {dns.reverse(db.address)} PTR") == ["NXDOMAIN"] * 3
+    questions = ["db A", "db.other.minirun.internal A", f"{dns.reverse(db.address)} PTR"]
+    assert ask(web, *(f"{GATEWAY} {question}" for question in questions)) == ["NXDOMAIN"] * 3
     assert ask(host, f"{GATEWAY} web A", "10.77.0.1 db A", f"{GATEWAY} db A") == [
         f"NOERROR {web.address}", f"NOERROR {db.address}", "NXDOMAIN",
     ]  # fmt: skip
