@@ -75,7 +75,7 @@ _layouts: list[Layout] = []
 def layout() -> Layout:
     """The layout of this machine, from proc_pid_mountinfo(5); it is read once."""
     if not _layouts:
-        _layouts.append(parse(mounts.mountinfo()))
+        _layouts.append(parse(mounts.old()))
     return _layouts[0]
 
 

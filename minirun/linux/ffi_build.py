@@ -30,6 +30,7 @@ DECLARATIONS = """
     int mr_netlink_socket(int protocol, int netns);
     int mr_xtables(int ipv6, int option, void *buffer, unsigned *size);
     int mr_open_inside(int root, const char *path, int flags, int mode, int resolve);
+    int mr_is_mount_root(const char *path);
     int mr_unmount(const char *path);
     int mr_remove_tree(int directory, const char *name);
     int mr_run_detached(char *const argv[], char *const envp[], int keep_stdio);

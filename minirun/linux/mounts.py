@@ -1,22 +1,37 @@
-"""The mounts that this process sees, read once: a start asks twice, for cgroups and for the folder of namespaces."""
+"""The mounts that this process sees."""
 
 from __future__ import annotations
 
+import os
+
 from minirun import store
 
+MOUNTINFO = "/proc/self/mountinfo"
 _read: list[list[str]] = []
 
 
 def mountinfo(fresh: bool = False) -> list[str]:
     """The lines of proc_pid_mountinfo(5); ``fresh`` reads them again."""
     if fresh or not _read:
-        _read[:] = [(store.read("/proc/self/mountinfo") or "").splitlines()]
+        _read[:] = [(store.read(MOUNTINFO) or "").splitlines()]
     return _read[0]
 
 
-def is_mount_point(path: str, fresh: bool = False) -> bool:
-    """Whether something is mounted at exactly this path (without blanks, which the kernel writes as octal)."""
-    return any(line.split(" ", 5)[4] == path for line in mountinfo(fresh))
+def old() -> list[str]:
+    """The lines of mountinfo up to where there are only namespaces: each container has one, all younger than what the
+    machine mounted for itself, and to read a thousand lines takes milliseconds.
+    """
+    descriptor = os.open(MOUNTINFO, os.O_RDONLY | os.O_CLOEXEC)
+    lines: list[str] = []
+    try:
+        while chunk := os.read(descriptor, 1 << 16):  # whole lines, 4 KiB of them
+            found = chunk.decode("utf-8", "surrogateescape").splitlines()
+            lines += found
+            if all(" - nsfs " in line for line in found):
+                break
+    finally:
+        os.close(descriptor)
+    return lines
 
 
 def points() -> list[tuple[int, str]]:

@@ -82,6 +82,14 @@ def xtables(ipv6: bool, option: int, question: bytes, size: int) -> bytes:
     return ffi.unpack(buffer, size)
 
 
+def is_mount_root(path: str) -> bool:
+    """Whether something is mounted at exactly this path (statx(2); a list of all mounts may be long)."""
+    found = lib.mr_is_mount_root(path.encode())
+    if found < 0 and ffi.errno != 2:  # ENOENT
+        _raise(path)
+    return bool(found > 0)
+
+
 def unmount(path: str) -> None:
     """umount2(2) with MNT_DETACH and UMOUNT_NOFOLLOW."""
     if lib.mr_unmount(path.encode()) < 0:

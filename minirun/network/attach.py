@@ -17,7 +17,7 @@ from binascii import crc32
 
 from minirun import store
 from minirun.errors import Conflict
-from minirun.linux import mounts, netlink, syscalls
+from minirun.linux import netlink, syscalls
 from minirun.network import sysctl
 from minirun.network.addresses import bits
 from minirun.network.ipam import Lease
@@ -163,8 +163,7 @@ class Netns(Step):
     def _sysctls(self) -> dict[str, str]:
         return {
             # IPv6 left on in a network without it makes 1000 containers cost seconds of neighbour discovery.
-            f"{PROC_NET}/ipv6/conf/all/disable_ipv6": "1",
-            f"{PROC_NET}/ipv6/conf/default/disable_ipv6": "1",
+            f"{PROC_NET}/ipv6/conf/all/disable_ipv6": "1",  # of those to come, too: the kernel sets "default" with it
             # ICMP echo without CAP_NET_RAW, which containers do not get (icmp(7)).
             f"{PROC_NET}/ipv4/ping_group_range": "0 2147483647",
             f"{PROC_NET}/ipv4/conf/lo/tag": str(self.tag),
@@ -362,7 +361,7 @@ def _make_folder() -> None:
     Else the first ``ip netns add`` of somebody would do that later, on top of our namespaces: each would then be
     mounted twice, and its name could never be removed (EBUSY).
     """
-    if mounts.is_mount_point(NETNS):
+    if syscalls.is_mount_root(NETNS):
         return
     import fcntl
 
@@ -372,7 +371,7 @@ def _make_folder() -> None:
     folder = os.open(os.path.dirname(NETNS), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)  # two at once would mount twice, which is what we are here to prevent
-        if not mounts.is_mount_point(NETNS, fresh=True):
+        if not syscalls.is_mount_root(NETNS):
             helper.run(["mount", "--rbind", "--make-shared", NETNS, NETNS], "mount")
     finally:
         os.close(folder)

@@ -38,7 +38,7 @@ def test_what_explain_shows() -> None:
     shown = "\n".join(s.sh() for s in steps if s.kind not in ("lease", "names"))
     assert shown.replace(f"{attach.owner_tag(ID)}", "TAG").split("\n") == [
         "ip netns add web",
-        "ip netns exec web sysctl -qew net.ipv6.conf.all.disable_ipv6='1' net.ipv6.conf.default.disable_ipv6='1'"
+        "ip netns exec web sysctl -qew net.ipv6.conf.all.disable_ipv6='1'"
         " net.ipv4.ping_group_range='0 2147483647' net.ipv4.conf.lo.tag='TAG'",
         "nft add element bridge minirun claims4 "
         "'{ mr3f9a12ab34cd . 02:6d:0a:c9:00:02 . 10.201.0.2 comment \"web 3f9a12ab34cd\" }'",
