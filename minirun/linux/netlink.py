@@ -43,6 +43,8 @@ AF_UNSPEC, AF_INET, AF_BRIDGE, AF_INET6 = 0, 2, 7, 10
 IFF_UP, IFF_NOARP = 0x1, 0x80
 LINK_LOCAL_FRAMES = 0xFFFD  # group_fwd_mask: every 01:80:c2:00:00:0X but 01
 
+_AF_NETLINK, _SO_SNDBUFFORCE = 16, 32
+_PLENTY = 1 << 17  # bytes that any socket takes in one write
 _BUFFER = 32768  # the kernel never fills a larger one when it dumps (netlink_dump, af_netlink.c)
 _header = Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _attribute = Struct("=HH")  # nlattr: length, type
@@ -148,10 +150,10 @@ class Socket:
         start, last = self.number, self.number + len(messages)
         self.number = last + 2
         packed = b"".join(message.packed(start + place) for place, message in enumerate(messages, 1))
-        os.write(
-            self.descriptor,
-            (begin.packed(start) if begin else b"") + packed + (end.packed(last + 1) if end else b""),
-        )
+        packed = (begin.packed(start) if begin else b"") + packed + (end.packed(last + 1) if end else b"")
+        if len(packed) > _PLENTY:
+            self._make_room(len(packed))
+        os.write(self.descriptor, packed)
         bodies: list[bytes] = []
         failure: OSError | None = None
         while True:
@@ -170,6 +172,16 @@ class Socket:
                     raise failure
                 if sequence == last:
                     return bodies
+
+    def _make_room(self, size: int) -> None:
+        """Let the socket take a write of so many bytes; net.core.wmem_max (208 KiB) does not bind CAP_NET_ADMIN."""
+        import _socket
+
+        known = _socket.socket(_AF_NETLINK, _socket.SOCK_RAW, 0, fileno=self.descriptor)
+        try:
+            known.setsockopt(_socket.SOL_SOCKET, _SO_SNDBUFFORCE, size)  # the kernel doubles it
+        finally:
+            known.detach()
 
     def _read(self) -> Iterator[tuple[int, int, int, bytes]]:
         data = os.read(self.descriptor, _BUFFER)

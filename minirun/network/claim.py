@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Iterator, Sequence
 
+    from minirun.network.taken import Index
+
 EPHEMERAL = "/proc/sys/net/ipv4/ip_local_port_range"
 SCTP = "/proc/net/sctp"  # there once the kernel's module is; a mere question must not load it
 IPV6_V6ONLY = 26
 EADDRINUSE, EADDRNOTAVAIL = 98, 99
 NAMES_PORT = 53  # of DNS
+FEW = 16  # ports that are asked for one by one
 
 _lock = -1
 listeners: dict[tuple[str, int], int] = {}  # (protocol, port) of [::1]: its socket, bound for whoever will listen
@@ -64,6 +67,7 @@ def release() -> None:
 def propose(asked: Sequence[Port], families: Sequence[int]) -> list[Port]:
     """What ``claim`` would give now, with nothing reserved (for ``explain``)."""
     decided: list[Port] = []
+    others = _Others(len(asked))
     # Those with a number first: none of the others may get it.
     for port in sorted(asked, key=lambda port: not port.host_port):
         addresses = _addresses(port, families)
@@ -71,7 +75,7 @@ def propose(asked: Sequence[Port], families: Sequence[int]) -> list[Port]:
         for number in numbers:
             wanted = [port.at(address, number) for address in addresses]
             try:
-                _check(port, wanted, decided)
+                _check(port, wanted, others)
             except Conflict:
                 if port.host_port:
                     raise
@@ -104,22 +108,51 @@ def _candidates(port: Port) -> Iterator[int]:
     yield from (first + (start + step) % size for step in range(size))
 
 
-def _check(asked: Port, wanted: Sequence[Port], decided: Sequence[Port]) -> None:
+def _check(asked: Port, wanted: Sequence[Port], others: _Others) -> None:
     for port in wanted:
-        for other in decided:
-            if port.overlaps(other):
-                raise Conflict(f"-p {asked}", f"-p {other} of the same command has the port")
-        owner = _container_at(port)
+        same = others.ours.find(port) if others.ours else None
+        if same is not None:
+            raise Conflict(f"-p {asked}", f"-p {same} of the same command has the port")
+        owner = others.container(port)
         if owner is not None:
             raise Conflict(f"-p {asked}", f"container {owner} publishes this port already")
     for port in wanted:
         _check_host(asked, port)
+    others.note(wanted)
 
 
-def _container_at(port: Port) -> str | None:
-    """The comment of an element that holds one of these ports on such an address, or None."""
-    if port.count > 1:
-        return _container_within(port)
+class _Others:
+    """What else is published: by this command, and by other containers."""
+
+    def __init__(self, count: int) -> None:
+        self.alone, self.many = count == 1, count > FEW
+        self.ours: Index | None = None
+        self.theirs: dict[int, Index] = {}
+
+    def note(self, ports: Sequence[Port]) -> None:
+        """These are this command's from now on."""
+        if self.alone:
+            return
+        if self.ours is None:
+            from minirun.network.taken import Index
+
+            self.ours = Index()
+        for port in ports:
+            self.ours.add(port, str(port))
+
+    def container(self, port: Port) -> str | None:
+        """The comment of an element that holds one of these ports on such an address, or None."""
+        if not self.many and port.count == 1:
+            return _holder(port)
+        if port.family not in self.theirs:
+            from minirun.network import taken
+
+            self.theirs[port.family] = taken.of_containers(port.family)
+        return self.theirs[port.family].find(port)
+
+
+def _holder(port: Port) -> str | None:
+    """Who has a single port: asked of the kernel by its key, which costs the same however many there are."""
     name, asked = f"pub{port.family}", [port.protocol, str(port.host_port)]
     owner = TABLE.comment(Element(f"{name}_any", asked, [], ""))
     addresses = [port.address]
@@ -129,21 +162,6 @@ def _container_at(port: Port) -> str | None:
         for kind in (name, f"{name}_range"):
             owner = owner or TABLE.comment(Element(kind, [address, *asked], [], ""))
     return owner
-
-
-def _container_within(port: Port) -> str | None:
-    """The same for a range: here every element is looked at, since any may be inside."""
-    name, protocol = f"pub{port.family}", nft.PROTOCOLS[port.protocol]
-    wide, address = port.address in (ANY4, ANY6), netlink.packed_address(port.address)
-    for kind in (name, f"{name}_any", f"{name}_range"):
-        for start, end, comment in TABLE.dump(kind):
-            # Registers of four bytes each: the address, if the set has one; the protocol; the port.
-            first, last = int.from_bytes(start[-4:-2], "big"), int.from_bytes(end[-4:-2], "big")
-            if start[-8] != protocol or first >= port.host_port + port.count or last < port.host_port:
-                continue
-            if wide or not start[:-8] or start[:-8] <= address <= end[:-8]:
-                return comment
-    return None
 
 
 def local_addresses(family: int) -> list[str]:

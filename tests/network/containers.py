@@ -34,7 +34,7 @@ UNDO = """
 import json, sys
 from minirun import step
 from minirun.network import attach, bridge, proxy
-errors = step.undo_all([step.load(record) for record in json.loads(sys.argv[1])])
+errors = step.undo_all([step.load(record) for record in json.load(sys.stdin)])
 assert not errors, errors
 """
 
@@ -100,7 +100,7 @@ class Attached:
 
     def undo(self) -> None:
         """Undo the plan, as the end of the container would."""
-        self.host.python(UNDO, json.dumps(self.steps))
+        self.host.run([sys.executable, "-c", UNDO], stdin=json.dumps(self.steps))  # more than an argument may hold
         self.host.path(f"{self.host.state}/locks/{self.id}").unlink(missing_ok=True)
         self.lock.close()
 

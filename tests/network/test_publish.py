@@ -161,3 +161,28 @@ def test_an_internal_network_publishes_nothing(host: FakeHost) -> None:
     make_network(host, "inner", internal=True)
     with pytest.raises(pytest.fail.Exception, match="network inner is internal and publishes nothing"):
         Attached(host, "web", "inner", "8080:80")
+
+
+def test_many_single_ports_of_a_long_name_are_one_transaction(host: FakeHost) -> None:
+    """More than a netlink socket takes in one write by itself: two families, a thousand ports, long comments."""
+    with_ipv6(host)
+    web = Attached(host, "n" * 100, "six", "20001-21024:20000-21023")
+    assert host.run(["nft", "list", "table", "inet", "minirun"]).stdout.count(f'comment "{"n" * 100} ') == 2048
+    web.undo()
+    assert 'comment "nnn' not in host.run(["nft", "list", "table", "inet", "minirun"]).stdout
+
+
+def test_on_an_isolated_network_published_ports_work(both_hosts: FakeHost, serve: Serve) -> None:
+    """Where bridged packets pass the firewall the kernel bridges what is translated to a sibling, and so drops it."""
+    make_network(both_hosts, "apart", isolate=True)
+    make_network(both_hosts, "other")
+    web, sibling = Attached(both_hosts, "web", "apart", "8080:80"), Attached(both_hosts, "sibling", "apart")
+    stranger = Attached(both_hosts, "stranger", "other")
+    serve(web)
+    assert ask(both_hosts.outside, both_hosts.address, 8080) == f"web sees {both_hosts.outside_address}"
+    assert ask(both_hosts, "127.0.0.1", 8080).startswith("web sees 10.")
+    assert ask(stranger, both_hosts.address, 8080) == f"web sees {stranger.address}"
+    if both_hosts.sysctl("net.bridge.bridge-nf-call-iptables") == "0":
+        for client in (web, sibling):
+            assert ask(client, both_hosts.address, 8080).startswith("web sees 10.")
+    assert ask(sibling, web.address, 80, patience=0.5).startswith((*REFUSED, "TimeoutError"))

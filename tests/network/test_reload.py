@@ -56,7 +56,7 @@ while kept or not ended:
     ended = ended or bool(select.select([sys.stdin], [], [], 0)[0])
     if ended or len(kept) > 2:
         steps, lock = kept.pop(0)
-        subprocess.run([sys.executable, "-c", UNDO, json.dumps(steps)], check=True)
+        subprocess.run([sys.executable, "-c", UNDO], input=json.dumps(steps), text=True, check=True)
         continue
     name, identity = f"c{{first}}-{{number}}", f"{{first:04d}}{{number:08d}}{{0:052d}}"
     lock = open(f"/run/minirun/locks/{{identity}}", "w")
