@@ -106,6 +106,8 @@ OPTIONS: list[Option] = [
     Option("--ip6", "ADDRESS", _net_flag("--ip6"), "the same for IPv6"),
     Option("--mac-address", "MAC", _net_flag("--mac-address"), "this MAC (default: one that follows from the address)"),
     Option("--network-alias --net-alias", "NAME", _net_flag("--network-alias"), "one more name on its networks"),
+    Option("--net-rate-in", "RATE", _net_flag("--net-rate-in"), "limit of what it receives: bits a second, as 10mbit"),
+    Option("--net-rate-out", "RATE", _net_flag("--net-rate-out"), "limit of what it sends"),
     Option(
         "-p --publish",
         "[[IP:]HOST:]CONTAINER[/PROTO]",

@@ -44,10 +44,18 @@ def run(argv: Sequence[str]) -> int:
     if target.format == "json":
         table.json_lines(rows)
     else:
-        columns = ["CONTAINER ID", "NAME", "CPU %", "CPUS", "MEM USAGE / LIMIT", "PIDS / LIMIT"]
-        table.write(
-            columns, [[row[key] for key in ("ID", "Name", "CPUPerc", "Cpus", "MemUsage", "PIDs")] for row in rows]
-        )
+        columns = [
+            "CONTAINER ID",
+            "NAME",
+            "CPU %",
+            "CPUS",
+            "MEM USAGE / LIMIT",
+            "NET I/O",
+            "NET LIMITS",
+            "PIDS / LIMIT",
+        ]
+        keys = ("ID", "Name", "CPUPerc", "Cpus", "MemUsage", "NetIO", "NetLimits", "PIDs")
+        table.write(columns, [[row[key] for key in keys] for row in rows])
     return 0
 
 
@@ -57,14 +65,23 @@ def _row(container: Container, earlier: dict[str, str], seconds: float) -> dict[
         return None
     record = container.record()
     used = int(now.get("cpu", 0)) - int(earlier.get("cpu", now.get("cpu", 0)))
+    received, sent = inspect.traffic(container)
+    plugs = inspect.endpoints(container)
     return {
         "ID": container.id[:12],
         "Name": record["Name"],
         "CPUPerc": f"{used / seconds / 1e7:.2f}%",
         "Cpus": _cpus(limits),
         "MemUsage": f"{table.binary_size(int(now['memory']))} / {_bytes(limits.get('Memory', 'max'))}",
+        "NetIO": f"{table.size(received)} / {table.size(sent)}",
+        "NetLimits": f"{_rates([plug.rate_in for plug in plugs])} / {_rates([plug.rate_out for plug in plugs])}",
         "PIDs": f"{now['pids']} / {limits.get('Pids', 'max')}",
     }
+
+
+def _rates(rates: Sequence[int]) -> str:
+    """The limits of a container's networks, in their order, in bits a second."""
+    return ", ".join(table.rate(rate) if rate else "no limit" for rate in rates) or "no limit"
 
 
 def _bytes(value: str) -> str:

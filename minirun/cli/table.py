@@ -71,6 +71,15 @@ def size(count: float) -> str:
     return f"{count:.3g}TB"
 
 
+def rate(bits: float) -> str:
+    """Bits a second as tc(8) writes them: "10mbit" (powers of 1000)."""
+    for unit in ("bit", "kbit", "mbit", "gbit"):
+        if bits < 1000:
+            return f"{bits:.4g}{unit}"
+        bits /= 1000
+    return f"{bits:.4g}tbit"
+
+
 def binary_size(count: float) -> str:
     """A number of bytes for people: "64MiB" (powers of 1024, as limits are given)."""
     for unit in ("B", "KiB", "MiB", "GiB"):

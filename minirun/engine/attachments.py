@@ -162,6 +162,27 @@ def set_alias(target: Attachment, value: str, flag: str) -> None:
     target.aliases.append(check_name(value, flag))
 
 
+_RATES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+LEAST_RATE, MOST_RATE = 8 * 10**3, 10**13  # bits a second
+
+
+def rate(value: str, flag: str) -> int:
+    """``10mbit`` in bits a second: a number with k, m, g or t, each 1000 times the one before, as tc(8) has it."""
+    text = value.lower().removesuffix("bit")
+    unit = text[-1:] if text[-1:].isalpha() else ""
+    digits = text[: len(text) - len(unit)]
+    if unit not in _RATES or not (digits.isascii() and digits.replace(".", "", 1).isdecimal()) or len(digits) > 15:
+        raise UsageError(f"{flag} {value}", "not a rate in bits a second", "write it as 10mbit, 500kbit or 1.5gbit")
+    bits = int(float(digits) * _RATES[unit])
+    if not LEAST_RATE <= bits <= MOST_RATE:
+        raise UsageError(f"{flag} {value}", "must be 8kbit to 10tbit", "8 bits are a byte: 10mbit are 1.25 MB a second")
+    return bits
+
+
+def _set_rate(name: str) -> Callable[[Attachment, str, str], None]:
+    return lambda target, value, flag: setattr(target, name, rate(value, flag))
+
+
 def _set_interface(target: Attachment, value: str, flag: str) -> None:
     fits = 0 < len(value) < 16 and _NAME.issuperset(value) and value[0] not in "-_"
     if not fits or value in ("lo", "all", "default"):
@@ -184,5 +205,14 @@ KEYS: dict[str, Callable[[Attachment, str, str], None]] = {
     "alias": set_alias,
     "interface_name": _set_interface,
     "driver-opt": _set_option,
+    "rate-in": _set_rate("rate_in"),
+    "rate-out": _set_rate("rate_out"),
 }
-FLAGS = {"--ip": "ip", "--ip6": "ip6", "--mac-address": "mac", "--network-alias": "alias"}
+FLAGS = {
+    "--ip": "ip",
+    "--ip6": "ip6",
+    "--mac-address": "mac",
+    "--network-alias": "alias",
+    "--net-rate-in": "rate-in",
+    "--net-rate-out": "rate-out",
+}

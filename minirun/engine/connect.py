@@ -59,7 +59,7 @@ def plug(
             ipam.release(network.name, address, identity)
         raise
     result = endpoint.decide(network, identity, place, leased, wanted.mac, interface)
-    result.aliases = wanted.aliases
+    result.aliases, result.rate_in, result.rate_out = wanted.aliases, wanted.rate_in, wanted.rate_out
     return result
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from minirun.engine.record import Container
-from minirun.linux import cgroup
+from minirun.linux import cgroup, netlink
 from minirun.network import addresses
 from minirun.network.addresses import IPV4, IPV6
 from minirun.network.endpoint import Endpoint
@@ -108,9 +108,30 @@ def _network(container: Container, record: dict[str, Any], alive: bool) -> dict[
         "SandboxID": container.id if alive else "",
         "SandboxKey": f"/run/netns/{record['Name']}" if alive and record["NetworkMode"] != "host" else "",
         "Ports": {**dict.fromkeys(record["ExposedPorts"]), **bindings(record["Ports"])} if alive else {},
-        **{key: value for key, value in first.items() if key not in ("Aliases", "InterfaceName")},
+        **{key: value for key, value in first.items() if key not in _OF_ONE},
         "Networks": {endpoint.network: _endpoint(endpoint) for endpoint in endpoints},
     }
+
+
+_OF_ONE = ("Aliases", "InterfaceName", "RateIn", "RateOut")
+
+
+def endpoints(container: Container) -> list[Endpoint]:
+    """The networks that a container is on."""
+    return [Endpoint.from_record(item) for item in container.record()["Networks"]]
+
+
+def traffic(container: Container) -> tuple[int, int]:
+    """Bytes that a container has received and sent on its networks, as the host's ends of its cables count them."""
+    received = sent = 0
+    with netlink.Socket() as socket:
+        for endpoint in endpoints(container):
+            try:
+                into_host, out_of_host = netlink.traffic(socket.ask(netlink.get_link(endpoint.port))[0])
+            except OSError:  # it has just ended
+                continue
+            received, sent = received + out_of_host, sent + into_host
+    return received, sent
 
 
 def _endpoint(endpoint: Endpoint | None) -> dict[str, Any]:
@@ -126,6 +147,7 @@ def _endpoint(endpoint: Endpoint | None) -> dict[str, Any]:
         result |= dict(zip(words, (gateway, address, int(prefix or 0)), strict=True))
     result["Aliases"] = endpoint.aliases if endpoint else []
     result["InterfaceName"] = endpoint.interface if endpoint else ""
+    result |= {"RateIn": endpoint.rate_in, "RateOut": endpoint.rate_out} if endpoint else {}  # bits a second, 0: none
     return result
 
 

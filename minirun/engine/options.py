@@ -25,12 +25,13 @@ class Attachment:
     Each value is checked already (``minirun.engine.attachments``), as far as it can be without the network.
     """
 
-    __slots__ = ("address", "address6", "aliases", "interface", "mac", "network")
+    __slots__ = ("address", "address6", "aliases", "interface", "mac", "network", "rate_in", "rate_out")
 
     def __init__(self, network: str) -> None:
         self.network = network
         self.address = self.address6 = self.mac = self.interface = ""
         self.aliases: list[str] = []
+        self.rate_in = self.rate_out = 0  # bits a second; 0: no limit
 
 
 class RunOptions:

@@ -30,6 +30,7 @@ RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_GETROUTE, RTM_NEWNEIGH = 24, 26, 28
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
 IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD = 20, 26, 27, 28
+IFLA_STATS64 = 23
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 VETH_INFO_PEER, IFLA_INET_CONF, IPV4_DEVCONF_TAG = 1, 1, 12
 IFLA_BR_MULTI_BOOLOPT, BR_BOOLOPT_NO_LL_LEARN = 46, 1
@@ -56,6 +57,7 @@ _number = Struct("=I")
 _integer = Struct("=i")
 _pair = Struct("=II")
 _short = Struct("=H")
+_traffic = Struct("=QQ")
 
 
 class Message:
@@ -276,6 +278,12 @@ def set_port(name: str, alias: str, isolated: bool = False, guarded: bool = Fals
     return _link_message(RTM_NEWLINK, 0, name, details[0], nested(IFLA_LINKINFO, *details[1:]))
 
 
+def new_detour(name: str, mtu: int) -> Message:
+    """``ip link add NAME mtu MTU type ifb``: what is sent to it comes out where it was taken from (tc-mirred(8))."""
+    kind = nested(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, "ifb"))
+    return _link_message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, name, attribute(IFLA_MTU, mtu), kind)
+
+
 def set_alias(name: str, alias: str) -> Message:
     """``ip link set NAME alias ALIAS``."""
     return _link_message(RTM_SETLINK, 0, name, attribute(IFLA_IFALIAS, alias.encode()))
@@ -465,6 +473,12 @@ def addresses(socket: Socket) -> list[str]:
         packed = found.get(IFA_LOCAL) or found[IFA_ADDRESS]  # IPv6 has the first only with a peer
         result.append(inet_ntop(AF_INET if len(packed) == 4 else AF_INET6, packed))
     return result
+
+
+def traffic(body: bytes) -> tuple[int, int]:
+    """Bytes that a link (RTM_GETLINK's answer) has received and has sent (rtnl_link_stats64)."""
+    statistics = dict(attributes(body, link_header.size)).get(IFLA_STATS64, b"")
+    return _traffic.unpack_from(statistics, 16) if len(statistics) >= 32 else (0, 0)
 
 
 class Route:

@@ -88,6 +88,7 @@ def plug_steps(container_id: str, container_name: str, plug: Endpoint, netns: st
         *([member] if plug.uplink else []),
         Veth(plug.port, plug.bridge, plug.interface, netns, plug.mac, plug.mtu, label, plug.isolated, plug.guarded),
         *([Seat(plug.port, plug.mac)] if plug.uplink else []),
+        *([Rates(plug.port, plug.rate_in, plug.rate_out, plug.mtu, label)] if plug.rate_in or plug.rate_out else []),
         Interface(netns, plug.interface, plug.addresses, plug.gateways),
         Carrier(plug.port, plug.bridge),
     ]
@@ -250,6 +251,75 @@ class Veth(Step):
         except OSError as error:
             if error.errno != ENODEV:
                 raise
+
+
+class Rates(Step):
+    """Limits of a cable in bits a second, 0 for none: of what the container receives, and of what it sends.
+
+    Both are on the host's end, where a container with CAP_NET_ADMIN cannot remove them. What it sends *comes in* there,
+    and a queue needs something that goes out: so it is led through a device of its own (ifb), named as the cable but
+    with ``mi``.
+    """
+
+    kind = "rates"
+    fields = ("host", "rate_in", "rate_out", "mtu", "alias")
+    host: str
+    rate_in: int
+    rate_out: int
+    mtu: int
+    alias: str
+
+    def sh(self) -> str:
+        lines = self._tbf(self.host, self.rate_in) if self.rate_in else []
+        if self.rate_out:
+            lines += [
+                f"ip link add {self._detour} mtu {self.mtu} type ifb",
+                f"sysctl -qew net.ipv6.conf.{self._detour}.disable_ipv6=1",
+                f"ip link set {self._detour} alias '{self.alias}' up",
+                *self._tbf(self._detour, self.rate_out),
+                f"tc qdisc add dev {self.host} ingress",
+                f"tc filter add dev {self.host} ingress protocol all prio 1 u32 match u32 0 0"
+                f" action mirred egress redirect dev {self._detour}",
+            ]
+        return "\n".join(lines)
+
+    def do(self) -> None:
+        from minirun.linux import qdisc
+
+        with netlink.shared() as socket:
+            port = netlink.Link(socket.ask(netlink.get_link(self.host))[0]).index
+            if self.rate_in:
+                socket.ask(qdisc.bucket(port, self.rate_in, self.mtu))
+            if not self.rate_out:
+                return
+            self._delete(socket)  # one that was left by this container's last run
+            socket.ask(netlink.new_detour(self._detour, self.mtu), netlink.set_alias(self._detour, self.alias))
+            sysctl.write(f"{PROC_NET}/ipv6/conf/{self._detour}/disable_ipv6", "1")
+            detour = netlink.Link(socket.ask(netlink.set_up(self._detour), netlink.get_link(self._detour))[0]).index
+            socket.ask(qdisc.bucket(detour, self.rate_out, self.mtu))
+            socket.ask(qdisc.ingress(port))
+            socket.ask(qdisc.redirect(port, detour))  # last: from now on everything goes that way
+
+    def undo(self) -> None:
+        """Remove the detour, after which the cable carries nothing out any more; the queues go with the cable."""
+        if self.rate_out:
+            with netlink.shared() as socket:
+                self._delete(socket)
+
+    @property
+    def _detour(self) -> str:
+        return f"mi{self.host[2:]}"
+
+    def _tbf(self, device: str, rate: int) -> list[str]:
+        from minirun.linux import qdisc
+
+        size, waiting = qdisc.burst(rate, self.mtu), qdisc.queue(rate, self.mtu)
+        return [f"tc qdisc add dev {device} root tbf rate {rate}bit burst {size} limit {waiting}"]
+
+    def _delete(self, socket: netlink.Socket) -> None:
+        link = netlink.find_link(socket, self._detour)
+        if link and link.kind == "ifb" and link.alias in ("", self.alias):
+            socket.ask(netlink.delete_link(self._detour))
 
 
 class Interface(Step):
