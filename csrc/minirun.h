@@ -22,7 +22,7 @@ enum mr_type {
 	MR_CREATED,   /* monitor -> client: init is ready, its host pid is `a`                          */
 	MR_STARTED,   /* monitor -> client: the program runs                                            */
 	MR_EXITED,    /* monitor -> client: wait status `a`; `b` is 1 if the kernel killed it for memory */
-	MR_SIGNAL,    /* client -> monitor: send signal `a` to the container's process 1                */
+	MR_SIGNAL,    /* client -> monitor: send signal `a` to process 1; if `b` is 1, leave the clean-up to me */
 	MR_WINSIZE,   /* client -> monitor: the terminal has now `a` rows and `b` columns               */
 	MR_ATTACH,    /* client -> monitor: stdin (if `a` is 1), stdout and stderr come with this        */
 	MR_SYNC,      /* init -> spawner: at sync point `a`; waits for MR_START                          */

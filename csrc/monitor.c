@@ -254,6 +254,8 @@ static bool serve(int i)
 		killed |= message.a == SIGKILL; /* also after the end: then it means, do not wait for readers */
 		if (!ended)
 			syscall(SYS_pidfd_send_signal, child.pidfd, message.a, NULL, 0);
+		if (message.b)
+			option.cleanup = NULL; /* the client does it, and waits for the lock that we hold */
 	} else if (message.type == MR_WINSIZE) {
 		set_window(message.a, message.b);
 	}

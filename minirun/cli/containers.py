@@ -83,13 +83,27 @@ def rm(argv: Sequence[str]) -> int:
     operands = _operands(argv, "rm [-f] CONTAINER...", "Remove containers.", options, target)
     if not target.force:
         return each(operands, lambda container: lifecycle.remove(container, False))
-    code = 0
-    for reference in operands:
+    code, doomed = 0, []
+    for reference in operands:  # all are killed first, and end while the first of them is cleaned up
         try:
-            records.find(reference)
+            container = records.find(reference)
+            lifecycle.doom(container)
+            doomed.append((reference, container))
         except NotFound:
             continue
-        code = each([reference], lambda container: lifecycle.remove(container, True)) or code
+        except MinirunError as error:
+            table.complain(error)
+            code = error.exit_code
+    for reference, container in doomed:
+        try:
+            lifecycle.remove(container, True)
+        except NotFound:  # whoever had started it with --rm was quicker
+            pass
+        except MinirunError as error:
+            table.complain(error)
+            code = error.exit_code
+            continue
+        sys.stdout.write(f"{reference}\n")
     return code
 
 

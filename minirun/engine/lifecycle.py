@@ -153,11 +153,11 @@ def connect(container: Container) -> int:
     return connection.detach()
 
 
-def signal(container: Container, number: int) -> None:
-    """Send a signal to the container's process 1."""
+def signal(container: Container, number: int, cleaning: bool = False) -> None:
+    """Send a signal to the container's process 1; ``cleaning``: the caller will clean up, and not the monitor."""
     control = connect(container)
     try:
-        syscalls.send(control, Message.SIGNAL, number)
+        syscalls.send(control, Message.SIGNAL, number, int(cleaning))
     except (BrokenPipeError, ConnectionResetError):  # it has just ended
         raise Conflict(f"container {container.id[:12]} is not running") from None
     finally:
@@ -251,6 +251,18 @@ def _signal_when_up(container: Container, number: int) -> bool:
             return False
         finally:
             os.close(lock)
+
+
+def doom(container: Container) -> None:
+    """SIGKILL to one that ``remove`` is called for soon: of many, all end while the first is waited for.
+
+    Their monitors start no clean-up, each a Python of its own, where ours does it in a millisecond.
+    """
+    if os.path.exists(container.live) and container.exit() is None:
+        try:
+            signal(container, 9, cleaning=True)
+        except Conflict:  # it has just ended, or is just starting
+            pass
 
 
 def remove(container: Container, force: bool) -> None:
