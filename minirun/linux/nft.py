@@ -78,17 +78,12 @@ class Table:
         self.name, self.sets, self.anchors = name, sets, anchors
         self.families = tuple(anchors)
 
-    def stands(self) -> bool:
-        """Whether the kernel has the table with its rules, in each of its families; asked in one write."""
-        questions = []
-        for family, chain in self.anchors.items():
-            where = attribute(NFTA_CHAIN_TABLE, self.name) + attribute(NFTA_CHAIN_NAME, chain)
-            questions.append(_message(NFT_MSG_GETCHAIN, 0, family, where))
-        with netlink.shared(syscalls.NETLINK_NETFILTER) as socket:
-            try:
-                return all(Chain(reply).use for reply in socket.ask(*questions))
-            except FileNotFoundError:
-                return False
+    def stands(self, found: Sequence[Chain] | None = None) -> bool:
+        """Whether the kernel has the table with its rules, in each of its families: so the chains ``found`` tell."""
+        standing = {
+            (c.family, c.name) for c in (chains() if found is None else found) if c.table == self.name and c.use
+        }
+        return standing.issuperset(self.anchors.items())
 
     def drop(self) -> None:
         """Delete the table with all that is in it, in each family; absent is fine."""
@@ -196,12 +191,17 @@ class Chain:
         self.use = int.from_bytes(found.get(NFTA_CHAIN_USE, b""), "big")
 
 
-def foreign_chains(ours: str, hook: int) -> list[Chain]:
-    """Base chains at a hook, but those of our table and of devices, that may drop: they have rules, or a policy."""
+def chains() -> list[Chain]:
+    """Every chain that anybody has, of every table and family, in two or three calls."""
     with netlink.shared(syscalls.NETLINK_NETFILTER) as socket:
-        replies = socket.ask(Message(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN, NLM_F_DUMP, bytes(4)))
-    found = [chain for chain in map(Chain, replies) if chain.hook == hook and chain.family != "netdev"]
-    return [chain for chain in found if chain.table != ours and (chain.drops or chain.use)]
+        question = Message(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN, NLM_F_DUMP, bytes(4))
+        return [Chain(reply) for reply in socket.ask(question)]
+
+
+def foreign_chains(ours: str, hook: int, found: Sequence[Chain] | None = None) -> list[Chain]:
+    """Base chains at a hook, but those of our table and of devices, that may drop: they have rules, or a policy."""
+    candidates = [c for c in (chains() if found is None else found) if c.hook == hook and c.table != ours]
+    return [chain for chain in candidates if chain.family != "netdev" and (chain.drops or chain.use)]
 
 
 def pack(types: str, values: list[str]) -> tuple[bytes, bytes]:

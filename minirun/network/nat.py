@@ -8,6 +8,7 @@ containers should have, so there is no moment in which a published port exists w
 from __future__ import annotations
 
 import os
+from time import monotonic
 
 from minirun import store, strict_json
 from minirun.errors import Conflict, MinirunError
@@ -178,20 +179,41 @@ class Ruleset(Step):
             TABLE.drop()
 
 
-def others_forward() -> bool:
-    """Whether somebody else has a chain that forwarded packets pass: mostly not, and a start looks no further."""
-    if nft.foreign_chains(TABLE.name, nft.NF_INET_FORWARD):
-        return True
-    return any("filter" in (store.read(path) or "") for path in LEGACY_NAMES.values())
+_seen: list[nft.Chain] = []
+_seen_at = 0.0
+_FRESH = 0.25  # seconds for which this process believes what it saw: what a command asks twice, it asks at once
 
 
 def stand() -> None:
     """Put our table back if somebody took it away, one family of it, or its rules; every command asks this first."""
-    if not os.access(f"{store.state}/networks", os.F_OK) or TABLE.stands():
+    global _seen, _seen_at
+    if not os.access(f"{store.state}/networks", os.F_OK):
+        return
+    _seen, _seen_at = nft.chains(), monotonic()
+    if TABLE.stands(_seen):
         return
     with networks.Lock():  # whoever removes the last network takes the table along
         if any(networks.listing()) and not TABLE.stands():
             reassert()
+
+
+def others_forward(ipv6: bool = True) -> bool:
+    """Whether somebody else has a chain that forwarded packets pass: mostly not, and a start looks no further."""
+    seen = _seen if monotonic() - _seen_at < _FRESH else None
+    if nft.foreign_chains(TABLE.name, nft.NF_INET_FORWARD, seen):
+        return True
+    return any(b"filter" in _head(path) for family, path in LEGACY_NAMES.items() if family == 4 or ipv6)
+
+
+def _head(path: str) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:  # nobody has used iptables-legacy since the machine came up
+        return b""
+    try:
+        return os.read(descriptor, 4096)
+    finally:
+        os.close(descriptor)
 
 
 def reassert() -> int:
