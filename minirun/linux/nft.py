@@ -149,6 +149,21 @@ class Table:
                 return []
         return [element for reply in replies for element in _elements(reply)]
 
+    def content(self) -> dict[str, list[tuple[bytes, bytes, str]]]:
+        """What ``dump`` tells of each set."""
+        return {name: self.dump(name) for name in self.sets}
+
+    def prune(self, present: dict[str, list[tuple[bytes, bytes, str]]], wanted: Sequence[Element]) -> None:
+        """Delete those elements of ``present`` that are none of ``wanted``; gone already is fine."""
+        keep = {(element.set, *pack(self.sets[element.set][1], element.key)) for element in wanted}
+        for name, found in present.items():
+            for first, last, _ in found:
+                if (name, first, last) not in keep:
+                    try:
+                        self._commit([self._packed_message(NFT_MSG_DELSETELEM, 0, name, first, last)])
+                    except FileNotFoundError:
+                        continue
+
     def _commit(self, messages: list[Message]) -> None:
         if not messages:
             return
@@ -158,19 +173,23 @@ class Table:
             socket.transaction(begin, messages, end)
 
     def _message(self, kind: int, flags: int, element: Element) -> Message:
-        family, key_types, data_types = self.sets[element.set]
-        start, end = pack(key_types, element.key)
+        _, key_types, data_types = self.sets[element.set]
+        details = _details(data_types, element) if kind == NFT_MSG_NEWSETELEM else []
+        about = f"{element.set} {{ {element} }}"
+        return self._packed_message(kind, flags, element.set, *pack(key_types, element.key), details, about)
+
+    def _packed_message(
+        self, kind: int, flags: int, name: str, start: bytes, end: bytes, details: Sequence[bytes] = (), about: str = ""
+    ) -> Message:
         parts = [nested(NFTA_SET_ELEM_KEY, attribute(NFTA_DATA_VALUE, start))]
         if end != start:
             parts.append(nested(NFTA_SET_ELEM_KEY_END, attribute(NFTA_DATA_VALUE, end)))
-        if kind == NFT_MSG_NEWSETELEM:
-            parts += _details(data_types, element)
         body = (
             attribute(NFTA_SET_ELEM_LIST_TABLE, self.name),
-            attribute(NFTA_SET_ELEM_LIST_SET, element.set),
-            nested(NFTA_SET_ELEM_LIST_ELEMENTS, nested(NFTA_LIST_ELEM, *parts)),
+            attribute(NFTA_SET_ELEM_LIST_SET, name),
+            nested(NFTA_SET_ELEM_LIST_ELEMENTS, nested(NFTA_LIST_ELEM, *parts, *details)),
         )
-        return _message(kind, flags, family, b"".join(body), f"{element.set} {{ {element} }}")
+        return _message(kind, flags, self.sets[name][0], b"".join(body), about)
 
 
 class Chain:

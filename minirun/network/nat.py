@@ -11,7 +11,7 @@ import os
 from time import monotonic
 
 from minirun import store, strict_json
-from minirun.errors import Conflict, MinirunError
+from minirun.errors import Conflict, MinirunError, Unsupported
 from minirun.linux import nft
 from minirun.linux.nft import Element
 from minirun.network import endpoint, helper, ipam, nameservice
@@ -217,27 +217,38 @@ def _head(path: str) -> bytes:
 
 
 def reassert() -> int:
-    """Load the rules with every element that should be there in place of what is there: all at once, or nothing.
+    """Load the rules with every element that should be there, and take away what should not.
 
-    Packets meet the old rules or the new ones; connections stay, as they are not part of a table. Returns how many
-    elements there are.
+    The rules are replaced and missing elements added in one transaction; what is right stays. So a packet meets the old
+    rules or the new ones, and finds every element. (Were the tables deleted and made again in one transaction, a packet
+    that is just in an old chain would find its maps empty: the kernel asks for the generation at each look-up.)
+    Connections stay, as they are not part of a table. Returns how many elements there are.
     """
     before = _by_key()
-    helper.run(["nft", "-f", "-"], "nftables", _script(before.values()))
-    # Who started or ended since we read: what it did to the old table is lost, but its files tell, as they come first.
+    try:
+        helper.run(["nft", "-f", "-"], "nftables", _script("flush", before.values()))
+    except Unsupported:
+        raise
+    except MinirunError:  # a set of another version of ours, an element with other data: made anew it has neither
+        helper.run(["nft", "-f", "-"], "nftables", _script("delete", before.values()))
+    # Who started or ended since we read: what it did may be lost, but its files tell, as they come and go first.
+    present = TABLE.content()
     after = _by_key()
     try:
-        TABLE.delete([element for key, element in before.items() if str(after.get(key)) != str(element)])
-        TABLE.add([element for key, element in after.items() if str(before.get(key)) != str(element)])
+        TABLE.prune(present, list(after.values()))
+        TABLE.add([element for key, element in after.items() if key not in before])
+        final = _by_key()
+        TABLE.delete([element for key, element in after.items() if key not in final])
     except (FileExistsError, FileNotFoundError):
         pass  # another container has such a port: it will be told so itself; or it is all gone again
     return len(after)
 
 
-def _script(elements: Iterable[Element]) -> str:
-    """What nft(8) does in one transaction."""
-    lines = [f"add table {family} {TABLE.name}\ndelete table {family} {TABLE.name}" for family in TABLE.families]
-    lines.append(store.read(RULES) or "")
+def _script(verb: str, elements: Iterable[Element]) -> str:
+    """What nft(8) does in one transaction, after it emptied our tables of rules (``flush``), or removed them."""
+    lines = [f"add table {family} {TABLE.name}\n{verb} table {family} {TABLE.name}" for family in TABLE.families]
+    rules = store.read(RULES) or ""
+    lines.append(rules.replace("\ncreate table", "\nadd table") if verb == "flush" else rules)
     sets: dict[str, list[str]] = {}
     for element in elements:
         sets.setdefault(element.set, []).append(str(element))
