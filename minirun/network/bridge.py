@@ -50,6 +50,8 @@ def ensure(name: str = DEFAULT) -> Network:
     if not network and name != DEFAULT:
         raise absent(name)
     with networks.Lock():
+        if name != DEFAULT and not load(name):  # removed while we waited
+            raise absent(name)
         network, steps = decide(name)
         step.do_all(steps)
     return network

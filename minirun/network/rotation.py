@@ -96,16 +96,22 @@ class Rotation:
 
     def taken(self, address: str) -> None:
         """Mark an address: it was given, or somebody has it."""
-        os.pwrite(self._file, _MARK, LINE + self._place(addresses.number(address)))
+        self._hint(_MARK, LINE + self._place(addresses.number(address)))
 
     def took(self, address: str) -> None:
         """Mark an address and go on behind it next time."""
         self.taken(address)
-        os.pwrite(self._file, f"{address:<{LINE - 1}}\n".encode(), 0)
+        self._hint(f"{address:<{LINE - 1}}\n".encode(), 0)
 
     def recount(self, names: Sequence[str]) -> None:
         """Begin a new lap, in which only the addresses ``names`` are marked."""
-        os.pwrite(self._file, self._count(names), LINE)
+        self._hint(self._count(names), LINE)
+
+    def _hint(self, data: bytes, at: int) -> None:
+        try:
+            os.pwrite(self._file, data, at)
+        except OSError:  # no space: not for want of a hint shall an address that was leased be lost
+            pass
 
     def size(self) -> int:
         """How many addresses are given by themselves."""

@@ -161,6 +161,30 @@ def test_a_network_in_use_stays_and_an_unused_one_goes_without_a_trace(host: Fak
     ]
 
 
+LATE = """
+from minirun.errors import NotFound
+from minirun.network import bridge, creation
+wanted = creation.Wanted("lab")
+wanted.subnets = ["10.77.0.0/24"]
+bridge.create(wanted)
+missing = bridge.missing
+def overtaken(network):  # between our look and our taking the lock
+    bridge.missing = missing
+    bridge.remove("lab")
+    return missing(network)
+bridge.missing = overtaken
+try:
+    print(bridge.ensure("lab"))
+except NotFound as error:
+    print(error)
+"""
+
+
+def test_a_network_that_was_removed_is_not_made_again(host: FakeHost) -> None:
+    assert "network lab: there is none of that name" in host.python(LATE)
+    assert "lab" not in host.run(["ip", "-o", "link"]).stdout
+
+
 def test_the_last_network_takes_the_table_along_and_no_other_does(host: FakeHost) -> None:
     host.run(["nft", "add table inet foreign"])
     call(host, "create", "one")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import random
@@ -407,6 +408,21 @@ def test_only_what_could_be_a_note_is_told() -> None:
     assert ipam.held("lab")["10.7.0.2"].notes == {
         "port": "mr1", "mac": "02:6d:0A:07:00:02", "names": "a b_c.d-e", "dns": "fd00::1", "new": "thing",
     }  # fmt: skip
+
+
+def test_no_space_is_told_with_the_place_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    ipam.release("lab", ipam.allocate(LAB, "one"), "one")
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(os, "pwrite", full)  # a hint that is lost: no reason to lose the address
+    assert ipam.allocate(LAB, "two") == "10.7.0.3"
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/networks/lab/leases'"):
+        ipam.allocate(LAB, "three")
+    assert ipam.leases("lab") == {"10.7.0.3": "two"}
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_folder_with_very_many_names(state: Path) -> None:
