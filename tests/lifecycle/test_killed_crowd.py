@@ -1,6 +1,6 @@
 """Many starts at once on a small network with both families, a third of them killed: who lives has addresses alone.
 
-The moments of the kills are chosen by seeded chance among the moments at which leases come and go.
+The moments of the kills are chosen by seeded chance among those at which a lease comes or a command ends.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import select
 import signal
 import subprocess
 from pathlib import Path
@@ -56,23 +57,30 @@ def test_who_lives_has_addresses_alone(host: Machine) -> None:
     host.out("network", "create", "lab", *SUBNETS)
     host.out("run", "--rm", "--net", "lab", "busybox", "true")  # makes the folder of leases
     chance, started, killed = random.Random(11), 0, 0
-    running: list[subprocess.Popen[str]] = []
+    running: dict[int, subprocess.Popen[str]] = {}  # by pidfd
     leases = host.path(f"{host.state}/networks/lab/leases")
     with watching(leases) as changes:
-        for _ in changes.names():
-            running = [command for command in running if command.poll() is None]
-            if running and killed < KILLS and chance.random() < 0.5:
+        while started < STARTS:
+            while len(running) < AT_ONCE:
+                command = start(host, started)
+                running[os.pidfd_open(command.pid)] = command
+                started += 1
+            ready, _, _ = select.select([changes.descriptor, *running], [], [], SOON)
+            assert ready, "nothing happens any more"
+            for pidfd in ready:
+                if pidfd == changes.descriptor:
+                    os.read(pidfd, 65536)
+                else:
+                    os.close(pidfd)
+                    running.pop(pidfd).communicate(timeout=SOON)
+            if running and killed < KILLS and chance.random() < 0.4:
                 if chance.random() < 0.3:
                     kill_a_monitor(host, chance)
                 else:
-                    chance.choice(running).kill()
+                    chance.choice([*running.values()]).kill()
                 killed += 1
-            while len(running) < AT_ONCE and started < STARTS:
-                running.append(start(host, started))
-                started += 1
-            if started == STARTS:
-                break
-    for command in running:
+    for pidfd, command in running.items():
+        os.close(pidfd)
         command.communicate(timeout=SOON)
     assert killed > KILLS // 3
     host.minirun("ps")  # cleans up after the dead
