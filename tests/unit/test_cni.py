@@ -176,6 +176,10 @@ def test_a_wrong_value_is_told_by_its_place(keys: dict[str, Any]) -> None:
     [
         ({"ipam": {"type": "dhcp"}}, "ipam.type='dhcp'"),
         ({"vlan": 7}, "vlan=7"),
+        (
+            {"runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 80, "hostIP": "::1"}]}},
+            "runtimeConfig.portMappings[0].hostIP='::1'",
+        ),
         ({"disableContainerInterface": True}, "disableContainerInterface=True"),
         ({"ipam": {"ranges": [[RANGE], [{"subnet": "10.8.0.0/24"}]]}}, "ipam.ranges[1][0]"),
     ],

@@ -9,7 +9,7 @@ from __future__ import annotations
 from minirun.network import addresses
 from minirun.network.cni.config import an_address
 from minirun.network.cni.document import Reader, wrong
-from minirun.network.cni.protocol import BAD_CONFIG, BAD_ENVIRONMENT, CniError
+from minirun.network.cni.protocol import BAD_CONFIG, BAD_ENVIRONMENT, UNSUPPORTED_FIELD, CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,6 +89,8 @@ def _port(reader: Reader) -> tuple[str, int, int, str]:
     if not inside:
         wrong(reader.at("containerPort"), "a port", inside)
     address = an_address(reader.text("hostIP"), reader.at("hostIP")) if reader.text("hostIP") else ""
+    if address == "::1":  # the kernel cannot translate it, and no process of ours lives as long as the container
+        raise CniError(UNSUPPORTED_FIELD, f"{reader.at('hostIP')}='::1' is not supported", "use 127.0.0.1")
     return address, reader.number("hostPort", limit=1 << 16), inside, protocol
 
 
