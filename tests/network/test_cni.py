@@ -422,6 +422,21 @@ def test_addresses_and_mac_that_are_asked_for(host: FakeHost) -> None:
     assert plugin.left() == []
 
 
+def test_more_than_a_bridge_can_hold(host: FakeHost) -> None:
+    plugin = Plugin(host, ipam={"subnet": "10.7.0.0/16"})
+    for name in ("one", "two"):
+        plugin.namespace(name)
+    one, two = plugin.add("one"), plugin.add("two", args="IP=10.7.9.1")
+    assert one["interfaces"][0]["name"] == "pods" != two["interfaces"][0]["name"]
+    assert pings(plugin, "two", address(one)) and pings(plugin, "two", host.outside_address)
+    plugin.check("two", two)
+    plugin.status()
+    host.run(["ip", "link", "set", two["interfaces"][1]["name"], "nomaster"])
+    assert "not plugged into" in refused(102, plugin.check, "two", two)
+    plugin.collect()
+    assert plugin.left() == []
+
+
 def test_published_ports(plugin: Plugin) -> None:
     host = plugin.host
     for name in ("one", "two"):
