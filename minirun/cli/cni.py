@@ -45,7 +45,7 @@ class Answer:
         if not protocol.at_least(self.version, since):
             why = f"it is of version {since} and later"
             raise CniError(protocol.INCOMPATIBLE_VERSION, f"cniVersion {self.version} has no {request.command}", why)
-        config = Config(document)
+        config = Config(document, whole=request.command not in ("DEL", "GC"))
         if request.command != "STATUS" and os.geteuid():
             raise CniError(protocol.FAILED, f"{request.command} needs root")
         return _perform(request, config)

@@ -75,6 +75,14 @@ def _bridge(target: Wanted, text: str) -> None:
     target.bridge = check_name(text, "--interface-name")
 
 
+def _opt_masquerade(target: Wanted, value: str) -> None:
+    _truth(value, "--opt com.docker.network.bridge.enable_ip_masquerade")
+
+
+def _opt_routed(target: Wanted, value: str) -> None:
+    _truth(value, "--opt routed")
+
+
 def _opt_isolate(target: Wanted, value: str) -> None:
     """podman's word for what networks are here in any case: unable to reach each other."""
     if value not in ("true", "1", "strict"):
@@ -83,11 +91,13 @@ def _opt_isolate(target: Wanted, value: str) -> None:
 
 OPTS: dict[str, Callable[[Wanted, str], None]] = {
     "com.docker.network.bridge.enable_icc": _opt_icc,
+    "com.docker.network.bridge.enable_ip_masquerade": _opt_masquerade,
     "com.docker.network.bridge.name": _bridge,
     "com.docker.network.driver.mtu": _mtu,
     "com.docker.network.enable_ipv6": _opt_ipv6,
     "mtu": _mtu,
     "isolate": _opt_isolate,
+    "routed": _opt_routed,
 }
 
 CREATE = [

@@ -273,13 +273,13 @@ class Rates(Step):
         lines = self._tbf(self.host, self.rate_in) if self.rate_in else []
         if self.rate_out:
             lines += [
-                f"ip link add {self._detour} mtu {self.mtu} type ifb",
-                f"sysctl -qew net.ipv6.conf.{self._detour}.disable_ipv6=1",
-                f"ip link set {self._detour} alias '{self.alias}' up",
-                *self._tbf(self._detour, self.rate_out),
+                f"ip link add {self.detour} mtu {self.mtu} type ifb",
+                f"sysctl -qew net.ipv6.conf.{self.detour}.disable_ipv6=1",
+                f"ip link set {self.detour} alias '{self.alias}' up",
+                *self._tbf(self.detour, self.rate_out),
                 f"tc qdisc add dev {self.host} ingress",
                 f"tc filter add dev {self.host} ingress protocol all prio 1 u32 match u32 0 0"
-                f" action mirred egress redirect dev {self._detour}",
+                f" action mirred egress redirect dev {self.detour}",
             ]
         return "\n".join(lines)
 
@@ -293,9 +293,9 @@ class Rates(Step):
             if not self.rate_out:
                 return
             self._delete(socket)  # one that was left by this container's last run
-            socket.ask(netlink.new_detour(self._detour, self.mtu), netlink.set_alias(self._detour, self.alias))
-            sysctl.write(f"{PROC_NET}/ipv6/conf/{self._detour}/disable_ipv6", "1")
-            detour = netlink.Link(socket.ask(netlink.set_up(self._detour), netlink.get_link(self._detour))[0]).index
+            socket.ask(netlink.new_detour(self.detour, self.mtu), netlink.set_alias(self.detour, self.alias))
+            sysctl.write(f"{PROC_NET}/ipv6/conf/{self.detour}/disable_ipv6", "1")
+            detour = netlink.Link(socket.ask(netlink.set_up(self.detour), netlink.get_link(self.detour))[0]).index
             socket.ask(qdisc.bucket(detour, self.rate_out, self.mtu))
             socket.ask(qdisc.ingress(port))
             socket.ask(qdisc.redirect(port, detour))  # last: from now on everything goes that way
@@ -307,7 +307,8 @@ class Rates(Step):
                 self._delete(socket)
 
     @property
-    def _detour(self) -> str:
+    def detour(self) -> str:
+        """The name of the device through which goes what the container sends."""
         return f"mi{self.host[2:]}"
 
     def _tbf(self, device: str, rate: int) -> list[str]:
@@ -317,9 +318,9 @@ class Rates(Step):
         return [f"tc qdisc add dev {device} root tbf rate {rate}bit burst {size} limit {waiting}"]
 
     def _delete(self, socket: netlink.Socket) -> None:
-        link = netlink.find_link(socket, self._detour)
+        link = netlink.find_link(socket, self.detour)
         if link and link.kind == "ifb" and link.alias in ("", self.alias):
-            socket.ask(netlink.delete_link(self._detour))
+            socket.ask(netlink.delete_link(self.detour))
 
 
 class Interface(Step):

@@ -41,6 +41,7 @@ TABLE = nft.Table(
         "internal": ("inet", "ifname", ""),
         "gateways4": ("inet", "ipv4_addr", ""),
         "gateways6": ("inet", "ipv6_addr", ""),
+        "routed": ("inet", "ifname", ""),
         "egress": ("inet", "ifname", "verdict"),
         "peering": ("inet", "ifname . ifname", "verdict"),
         "hairpin4": ("inet", "ipv4_addr . ipv4_addr", ""),
@@ -71,6 +72,7 @@ def network_elements(network: Network) -> list[list[Any]]:
         ["bridges", [bridge], []],
         *([["masq_br", [bridge], []]] if masquerades(network) else []),
         *([["internal", [bridge], []]] if network.internal else []),
+        *([["routed", [bridge], []]] if network.routed else []),
         *(["gateways4", [pool.gateway], []] for pool in network.ipv4),
         *(["gateways6", [pool.gateway], []] for pool in network.ipv6),
         ["egress", [bridge], ["drop" if network.internal else "accept"]],
@@ -84,7 +86,7 @@ def network_elements(network: Network) -> list[list[Any]]:
 
 def masquerades(network: Network) -> bool:
     """Whether its containers leave with the host's address: unless it is routed, or does not let them out at all."""
-    return not network.internal and network.options.get(MASQUERADE, "true") != "false"
+    return not network.internal and not network.routed and network.options.get(MASQUERADE, "true") != "false"
 
 
 class Elements(Step):

@@ -25,6 +25,7 @@ PORTS_PER_BRIDGE = 960
 MAX_BRIDGES = 60
 MAX_STEM = 11  # of the name of a member, "~59" and "a" follow: IFNAMSIZ - 1
 
+ROUTED = "routed"  # among the options: see Network.routed
 ALLOW_FORWARD = "allow-forward"  # among the options: other firewalls may be opened for the network
 
 
@@ -110,6 +111,11 @@ class Network:
     def guarded(self) -> bool:
         """Whether containers may speak only as themselves; not with ``--opt spoof=allow``."""
         return self.options.get("spoof") != "allow"
+
+    @property
+    def routed(self) -> bool:
+        """Whether its addresses are known outside: they leave as they are, and who knows the way may come in."""
+        return self.options.get(ROUTED) == "true" and not self.internal
 
     @property
     def ipv4(self) -> list[Pool]:

@@ -62,10 +62,10 @@ class Plugin:
         assert isinstance(result, dict)
         return result
 
-    def delete(self, name: str, interface: str = "eth0", netns: str | None = None, **keys: Any) -> None:
+    def delete(self, name: str, interface: str = "eth0", netns: str | None = None, args: str = "", **keys: Any) -> None:
         """DEL; with ``netns`` "" without CNI_NETNS."""
         where = f"/run/netns/{name}" if netns is None else netns
-        assert self.call("DEL", name, interface, where, **keys) is None
+        assert self.call("DEL", name, interface, where, args, **keys) is None
 
     def check(self, name: str, result: dict[str, Any], interface: str = "eth0", **keys: Any) -> None:
         """CHECK against a result."""
@@ -91,7 +91,7 @@ class Plugin:
         globs = ("cni/locks/*", "cni/*/*.json", "networks/*/leases/*", "networks/*/published/*")
         found = [str(path) for glob in globs for path in state.glob(glob)]
         links = json.loads(self.host.run(["ip", "-j", "link"]).stdout)
-        found += [link["ifname"] for link in links if link["ifname"].startswith("mr")]
+        found += [link["ifname"] for link in links if link["ifname"].startswith(("mr", "mi"))]
         for family in ("inet", "bridge"):
             table = self.host.run(["nft", "-j", "list", "table", family, "minirun"], check=False).stdout
             for item in json.loads(table)["nftables"] if table else []:

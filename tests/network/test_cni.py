@@ -88,6 +88,8 @@ def test_del_is_content_whatever_is_gone(plugin: Plugin) -> None:
     plugin.delete("four", netns="/proc/1/ns/net")  # a number of a process that is another's by now
     assert plugin.left() == []
     plugin.add("four")
+    plugin.delete("four", vlan=7, ipam={"type": "dhcp"}, args="nonsense")
+    plugin.add("four")
     state = plugin.host.path(plugin.host.state)
     for path in (state / "cni/pods").iterdir():  # somebody tidied up
         path.unlink()
@@ -437,6 +439,24 @@ def test_more_than_a_bridge_can_hold(host: FakeHost) -> None:
     assert plugin.left() == []
 
 
+def test_bandwidth(plugin: Plugin) -> None:
+    plugin.namespace("one")
+    limits = {"bandwidth": {"ingressRate": 8_000_000, "ingressBurst": 1, "egressRate": 4_000_000, "egressBurst": 1}}
+    result = plugin.add("one", runtimeConfig=limits)
+    port = result["interfaces"][1]["name"]
+    shown = plugin.host.run(["tc", "qdisc", "show"]).stdout
+    assert f"dev {port} root" in shown and "rate 8Mbit" in shown and "rate 4Mbit" in shown, shown
+    plugin.check("one", result, runtimeConfig=limits)
+    assert pings(plugin, "one", plugin.host.outside_address)
+    plugin.host.run(["tc", "qdisc", "del", "dev", port, "root"])
+    assert "no limit" in refused(102, plugin.check, "one", result, runtimeConfig=limits)
+    plugin.collect()
+    plugin.add("one", ingressRate=8_000_000)  # beside type, as for the plugin of that name
+    assert "rate 8Mbit" in plugin.host.run(["tc", "qdisc", "show"]).stdout
+    plugin.delete("one")
+    assert plugin.left() == []
+
+
 def test_published_ports(plugin: Plugin) -> None:
     host = plugin.host
     for name in ("one", "two"):
@@ -461,10 +481,17 @@ def test_published_ports(plugin: Plugin) -> None:
 def test_no_masquerade(host: FakeHost) -> None:
     plugin = Plugin(host, ipMasq=False)
     plugin.namespace("one")
-    plugin.add("one")
+    result = plugin.add("one")
     assert not pings(plugin, "one", host.outside_address), "outside knows no way back to our subnet"
     assert pings(plugin, "one", host.neighbour_address), "the neighbour does"
+    assert host.lan.run(["ping", "-n", "-c1", "-W2", address(result)], check=False).returncode == 0, "and may come in"
+    other = Plugin(host, name="other")
+    other.namespace("two")
+    other.add("two")
+    assert not pings(other, "two", address(result)), "another network may not"
+    assert "host's address" in refused(7, plugin.status, ipMasq=True)
     plugin.delete("one")
+    other.delete("two")
 
 
 def test_many_at_once(plugin: Plugin) -> None:

@@ -11,7 +11,8 @@ import os
 from minirun import step
 from minirun.errors import Conflict, MinirunError, UsageError
 from minirun.linux import netlink
-from minirun.network import addresses, bridge, ipam, nat
+from minirun.network import addresses, attach, bridge, ipam, nat
+from minirun.network.attach import Rates
 from minirun.network.cni import attachments, networks
 from minirun.network.cni.add import namespace
 from minirun.network.cni.protocol import (
@@ -25,6 +26,8 @@ from minirun.network.cni.protocol import (
 from minirun.network.cni.result import previous
 from minirun.network.endpoint import Endpoint
 from minirun.network.nat import Claims, Publish
+
+IFLA_QDISC = 6
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,6 +80,21 @@ def _outside(network: Network, record: dict[str, Any], owner: str) -> Iterator[s
     for one in map(step.load, record["plan"]):
         if isinstance(one, Claims | Publish) and not nat.TABLE.has(one.parsed()):
             yield f"elements of the firewall are missing ({one.kind})"
+        if isinstance(one, Rates):
+            wanted = [one.host] * bool(one.rate_in) + [one.detour] * bool(one.rate_out)
+            yield from (f"{name} has no limit of its rate" for name in wanted if not _is_limited(name))
+
+
+def _is_limited(name: str) -> bool:
+    """Whether what leaves by an interface is queued by a token bucket."""
+    with netlink.shared() as socket:
+        try:
+            (body,) = socket.ask(netlink.get_link(name))
+        except OSError as error:
+            if error.errno == attach.ENODEV:
+                return False
+            raise
+    return dict(netlink.attributes(body, netlink.link_header.size)).get(IFLA_QDISC) == b"tbf\0"
 
 
 def _inside(request: Request, before: Result, record: dict[str, Any]) -> Iterator[str]:

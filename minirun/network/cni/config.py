@@ -44,10 +44,12 @@ class Config:
         "pools",
         "resolv_conf",
         "routes",
+        "said_masquerade",
         "version",
     )
 
-    def __init__(self, document: Any) -> None:
+    def __init__(self, document: Any, whole: bool = True) -> None:
+        """Read it; ``whole`` is False for whoever ends things, which must be possible whatever else is said."""
         if not isinstance(document, dict):
             raise CniError(protocol.NOT_DECODED, "the network configuration is not a JSON object")
         self.document = document
@@ -57,10 +59,14 @@ class Config:
         if not protocol.is_name(self.name) or len(self.name) > protocol.MAX_NAME:
             about = f"a letter or digit, then those, '_', '.' and '-', {protocol.MAX_NAME} characters at most"
             raise CniError(BAD_CONFIG, f"name: {self.name!r} is not the name of a network", about)
+        if whole:
+            self._read(reader)
+
+    def _read(self, reader: Reader) -> None:
         _refuse(reader)
         self.bridge = _interface_name(reader, "bridge")
         self.mtu = reader.number("mtu", limit=65536)
-        self.masquerade = reader.flag("ipMasq", True)
+        self.masquerade, self.said_masquerade = reader.flag("ipMasq", True), reader.has("ipMasq")
         self.isolate = reader.flag("portIsolation") or reader.flag("isolate")
         self.internal = reader.flag("internal")
         self.ipv6 = reader.flag("ipv6")

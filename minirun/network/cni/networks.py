@@ -7,7 +7,7 @@ containers of minirun may share one, and what the configuration says of it must 
 from __future__ import annotations
 
 from minirun.errors import Conflict
-from minirun.network import bridge, ipam, nat
+from minirun.network import bridge, ipam
 from minirun.network import network as networks
 from minirun.network.cni.protocol import BAD_CONFIG, CniError
 
@@ -73,7 +73,7 @@ def _wanted(config: Config, name: str) -> Wanted:
     wanted.mtu, wanted.ipv6 = config.mtu, config.ipv6
     wanted.internal, wanted.isolate = config.internal, config.isolate
     wanted.labels = {LABEL: config.name}
-    wanted.options = {} if config.masquerade else {nat.MASQUERADE: "false"}
+    wanted.options = {} if config.masquerade else {networks.ROUTED: "true"}
     return wanted
 
 
@@ -87,6 +87,8 @@ def _difference(network: Network, config: Config) -> str:
             return f"its subnets are {', '.join(f'{pool.subnet} (gateway {pool.gateway})' for pool in network.pools)}"
     if config.internal != network.internal:
         return f"it is {'' if network.internal else 'not '}internal"
+    if config.said_masquerade and config.masquerade == network.routed and not network.internal:
+        return f"its containers {'do not ' if network.routed else ''}leave with the host's address"
     if config.isolate != network.isolate:
         return f"its containers are {'' if network.isolate else 'not '}isolated"
     return ""

@@ -86,7 +86,8 @@ class Request:
         self.interface = environment.get("CNI_IFNAME", "") if needed else ""
         self.shares_ours = environment.get("CNI_NETNS_OVERRIDE", "").lower() in ("1", "true")  # libcni's, for rootless
         self._check()
-        self.arguments = parse_arguments(environment.get("CNI_ARGS", "")) if needed else {}
+        given = environment.get("CNI_ARGS", "") if self.command in ("ADD", "CHECK") else ""
+        self.arguments = parse_arguments(given)
 
     def _check(self) -> None:
         if self.container and not is_name(self.container):
