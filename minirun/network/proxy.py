@@ -1,7 +1,7 @@
 """What is published on [::1]: a small program passes it on, one for each container that needs it (csrc/proxy.c).
 
 The kernel takes no answer to ::1 from a network (ip6_input.c), so nftables cannot translate there. The sockets are
-bound by ``claim``, before anything starts. The program ends with the container, whatever ends that: it reads a pipe
+bound by ``claim``, before anything starts. The program ends with the container, whatever ends that: it has a socket
 whose other end the command and the monitor hold, as they hold the container's lock.
 """
 
@@ -60,8 +60,8 @@ class Proxy(Step):
         )
 
     def do(self) -> None:
-        reader, writer = os.pipe()
-        words, passed = [PROGRAM, "--owner", self.comment, "--until", str(reader)], [reader]
+        ours, theirs = syscalls.socketpair()
+        words, passed = [PROGRAM, "--owner", self.comment, "--until", str(theirs)], [theirs]
         for protocol, number, target in self.ports:
             listener = claim.listeners.pop((protocol, number), -1)  # else it was not us who claimed them
             passed += [listener] if listener >= 0 else []
@@ -74,9 +74,11 @@ class Proxy(Step):
             for descriptor in passed:
                 os.close(descriptor)
         if self.holders is not None:
-            self.holders.append(writer)
+            self.holders.append(ours)
         store.directory(os.path.dirname(self._path()))
         store.write(self._path(), f"{pid} {_start(pid)}\n")
+        if not os.read(ours, 1):
+            raise MinirunError("minirun-proxy", "ended before it served", f"by hand it would be: {self.sh()}")
         claim.release()
 
     def undo(self) -> None:

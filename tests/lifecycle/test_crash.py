@@ -16,7 +16,7 @@ import pytest
 from tests.lifecycle.conftest import Machines
 from tests.lifecycle.machine import MINIRUN, SOON, Machine, next_container, until
 
-RUN = ("run", "--rm", "--name", "victim", "-p", "8080:80", "-m", "64m")
+RUN = ("run", "--rm", "--name", "victim", "-p", "8080:80", "-p", "[::1]:8081:80", "-m", "64m")
 TRUE = (*RUN, "busybox", "true")
 
 MOMENTS = 28  # of the command alone, evenly spread over the calls that change something
@@ -63,8 +63,10 @@ def killed_at(host: Machine, call: str, number: int, *options: str) -> int:
 def calls(machines: Machines) -> list[str]:
     """The names of the changing calls that the command makes in a run, in their order."""
     host = machines.get()
+    host.minirun(*TRUE)  # the first one does more: it starts the name server
     host.run(["strace", f"--trace=/^({CHANGING})$", "--output=/run/trace", *MINIRUN, *TRUE])
-    return re.findall(r"^(\w+)\(", host.path("/run/trace").read_text(), re.MULTILINE)
+    # Not those that the kernel lets begin again, when somebody else holds its lock of links: how often is chance.
+    return re.findall(r"^(\w+)\((?!.*\(To be restarted\)$)", host.path("/run/trace").read_text(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("moment", [*range(MOMENTS), *range(-LAST, 0)])
