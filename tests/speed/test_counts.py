@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import measure
+from tests.bench import measure, ports
 from tests.lifecycle.machine import Machine
 
 RUN = ["run", "--rm", "--net", "br0", "alpine", "/bin/true"]
@@ -53,3 +53,14 @@ def test_the_first_connection_to_a_new_container_is_never_lost(host: Machine, pr
     report = measure.first_connections(host, program, CONNECTIONS)
     assert len(report["seconds"]) == CONNECTIONS
     assert report["retransmitted"] == 0, report
+
+
+@needs_strace
+def test_a_published_port_costs_the_same_beside_thousands(host: Machine, program: str) -> None:
+    """A start asks for its own port by the key; it never reads those of others (tests/bench/ports.py has the times)."""
+    command = [program, "run", "--rm", "-p", "8080:80", "busybox", "true"]
+    host.run(command)
+    alone = min(measure.system_calls(host, command) for _ in range(3))
+    ports.others(host, "add", 3000)
+    assert min(measure.system_calls(host, command) for _ in range(3)) <= alone + 3
+    ports.others(host, "delete", 3000)
