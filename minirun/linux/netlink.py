@@ -34,7 +34,7 @@ IFLA_STATS64 = 23
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 VETH_INFO_PEER, IFLA_INET_CONF, IPV4_DEVCONF_TAG = 1, 1, 12
 IFLA_BR_MULTI_BOOLOPT, BR_BOOLOPT_NO_LL_LEARN = 46, 1
-IFLA_BRPORT_MODE, IFLA_BRPORT_GROUP_FWD_MASK, IFLA_BRPORT_ISOLATED = 4, 31, 33
+IFLA_BRPORT_MODE, IFLA_BRPORT_GROUP_FWD_MASK = 4, 31
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS, IFA_F_NODAD = 1, 2, 4, 8, 2
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_METRICS, RTA_TABLE = 1, 4, 5, 6, 8, 15
 RTAX_MTU, RTAX_ADVMSS, RT_SCOPE_LINK = 2, 8, 253
@@ -263,19 +263,19 @@ def new_veth(name: str, master: int, mtu: int, peer: str, netns: int, peer_mac: 
     return _link_message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, name, *details, set_flags=IFF_UP, change=IFF_UP)
 
 
-def set_port(name: str, alias: str, isolated: bool = False, guarded: bool = False) -> Message:
-    """Set a bridge port's alias and let it send a frame back where it came from (hairpin).
+def set_port(name: str, alias: str, guarded: bool = False, group: int = 0) -> Message:
+    """Set a bridge port's alias and its device ``group``, and let it send a frame back where it came from (hairpin).
 
-    An ``isolated`` port (Linux 4.18) exchanges frames only with ports that are not, and with the bridge itself. With
-    ``guarded`` also frames to 01:80:c2:00:00:0X are handled as all others (mask: all but pause frames, which every
+    With ``guarded`` frames to 01:80:c2:00:00:0X are handled as all others (mask: all but pause frames, which every
     bridge drops): else they would pass by the firewall and reach the host as if the port were no port.
     """
-    flags = attribute(IFLA_BRPORT_MODE, b"\1") + (attribute(IFLA_BRPORT_ISOLATED, b"\1") if isolated else b"")
+    flags = attribute(IFLA_BRPORT_MODE, b"\1")
     if guarded:
         flags += attribute(IFLA_BRPORT_GROUP_FWD_MASK, _short.pack(LINK_LOCAL_FRAMES))
     port = nested(IFLA_INFO_SLAVE_DATA, flags)
-    details = (attribute(IFLA_IFALIAS, alias.encode()), attribute(IFLA_INFO_SLAVE_KIND, "bridge"), port)
-    return _link_message(RTM_NEWLINK, 0, name, details[0], nested(IFLA_LINKINFO, *details[1:]))
+    details = attribute(IFLA_IFALIAS, alias.encode()) + attribute(IFLA_GROUP, group)
+    info = nested(IFLA_LINKINFO, attribute(IFLA_INFO_SLAVE_KIND, "bridge"), port)
+    return _link_message(RTM_NEWLINK, 0, name, details, info)
 
 
 def new_detour(name: str, mtu: int) -> Message:

@@ -21,7 +21,7 @@ from minirun.linux import netlink, syscalls
 from minirun.network import sysctl
 from minirun.network.addresses import bits
 from minirun.network.ipam import Lease
-from minirun.network.member import Member, Seat
+from minirun.network.member import Member, Seat, port_group
 from minirun.network.nameservice import Names
 from minirun.network.nat import Claims, Publish
 from minirun.network.network import comment as network_comment
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 NETNS = "/run/netns"  # iproute2's own place, so that `ip netns exec <name>` just works
 PROC_NET = "/proc/sys/net"
-GUARDED = 28018  # the device group of guarded ports: as in ruleset.nft
 ENODEV, EINVAL, EXFULL, EADDRNOTAVAIL = 19, 22, 54, 99
 
 
@@ -190,10 +189,10 @@ class Veth(Step):
         peer = f"peer name {self.peer} address {self.mac} mtu {self.mtu} netns {os.path.basename(self.netns)}"
         return "\n".join(
             (
-                f"ip link add {self.host} mtu {self.mtu}{f' group {GUARDED}' if self.guarded else ''} type veth {peer}",
+                f"ip link add {self.host} mtu {self.mtu} group {self._group} type veth {peer}",
                 f"sysctl -qew net.ipv6.conf.{self.host}.disable_ipv6=1",
                 f"ip link set {self.host} master {self.bridge} alias '{self.alias}' up",
-                f"bridge link set dev {self.host} hairpin on" + (" isolated on" if self.isolated else ""),
+                f"bridge link set dev {self.host} hairpin on",
                 *(
                     [f"ip link set {self.host} type bridge_slave group_fwd_mask {netlink.LINK_LOCAL_FRAMES:#x}"]
                     if self.guarded
@@ -208,14 +207,13 @@ class Veth(Step):
             if bridge is None:
                 raise OSError(ENODEV, "no such bridge", self.bridge)
             self._create(socket, bridge.index)
-            socket.ask(netlink.set_port(self.host, self.alias, self.isolated, self.guarded))
+            socket.ask(netlink.set_port(self.host, self.alias, self.guarded, self._group))
         # The far end is still down, so this one has no carrier, and IPv6 has not begun to look for an address.
         sysctl.write(f"{PROC_NET}/ipv6/conf/{self.host}/disable_ipv6", "1")
 
     def _create(self, socket: netlink.Socket, bridge: int) -> None:
         namespace = os.open(self.netns, os.O_RDONLY | os.O_CLOEXEC)
-        group = GUARDED if self.guarded else 0
-        request = netlink.new_veth(self.host, bridge, self.mtu, self.peer, namespace, self.mac, group)
+        request = netlink.new_veth(self.host, bridge, self.mtu, self.peer, namespace, self.mac, self._group)
         try:
             try:
                 socket.ask(request)
@@ -230,6 +228,10 @@ class Veth(Step):
             ) from None
         finally:
             os.close(namespace)
+
+    @property
+    def _group(self) -> int:
+        return port_group(self.guarded, self.isolated)
 
     def undo(self) -> None:
         if os.path.exists(self.netns):

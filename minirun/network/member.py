@@ -28,6 +28,14 @@ if TYPE_CHECKING:
     from minirun.network.network import Network
 
 ENODEV = 19
+GUARDED, GUARDED_ISOLATED, ISOLATED = 28018, 28019, 28020  # device groups of ports: as in ruleset.nft
+
+
+def port_group(guarded: bool, isolated: bool) -> int:
+    """The device group by which the firewall knows what a bridge's port is."""
+    if guarded:
+        return GUARDED_ISOLATED if isolated else GUARDED
+    return ISOLATED if isolated else 0
 
 
 class Member(Step):
@@ -53,7 +61,8 @@ class Member(Step):
                 *(f"echo {value} > {path}" for path, value in self._sysctls().items()),
                 f"ip link set {near} master {self.bridge} up",
                 f"ip link set {far} master {self.name} up",
-                f"bridge link set dev {near} hairpin on" + (" isolated on" if self.isolated else ""),
+                f"ip link set {near} group {port_group(False, self.isolated)}",
+                f"bridge link set dev {near} hairpin on",
                 f"ip link set {self.name} arp off up",
                 *(f"ip link show {name} > /dev/null  # reading it makes it forward at once" for name in mine),
                 "fi",
@@ -102,7 +111,7 @@ class Member(Step):
         socket.ask(
             netlink.set_master(near, main),
             netlink.set_master(far, member),
-            netlink.set_port(near, self.alias, self.isolated),
+            netlink.set_port(near, self.alias, group=port_group(False, self.isolated)),
             netlink.set_up(self.name, netlink.IFF_NOARP),
         )
         socket.ask(*map(netlink.get_link, (near, far, self.name)))  # so that they forward at once: see attach.Carrier

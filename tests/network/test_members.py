@@ -29,7 +29,7 @@ def network(name: str, *subnets: str) -> Network:
 
 def links(host: FakeHost) -> dict[str, dict[str, object]]:
     """What ip-link(8) shows of the links of member bridges, without what differs from one making to the next."""
-    kept = ("flags", "mtu", "master", "ifalias", "linkinfo")
+    kept = ("flags", "mtu", "master", "group", "ifalias", "linkinfo")
     found = {}
     for link in json.loads(host.run(["ip", "-j", "-d", "link"]).stdout):
         name = str(link["ifname"])
@@ -40,7 +40,7 @@ def links(host: FakeHost) -> dict[str, dict[str, object]]:
                 found[name]["address"] = link["address"]
             for key in ("info_data", "info_slave_data"):  # numbers and timers
                 settings = link["linkinfo"].get(key, {})
-                link["linkinfo"][key] = {k: settings[k] for k in ("hairpin", "isolated", "flood") if k in settings}
+                link["linkinfo"][key] = {k: settings[k] for k in ("hairpin", "flood") if k in settings}
     return found
 
 
