@@ -1,6 +1,6 @@
 """How fast minirun is beside the runtimes and engines that are installed here (`make bench`).
 
-    bench.py [--rounds N] [--warm-up N] [--many N] [--markdown] [--program PATH] [--without PEER]
+    bench.py [--rounds N] [--warm-up N] [--many N] [--crowd N] [--markdown] [--program PATH] [--without PEER]
 
 Medians, and best times, of interleaved rounds in a fake host with everything on tmpfs; never a test, because a time
 depends on what else the machine does. What does not depend on it (counts) is tested in tests/speed.
@@ -20,9 +20,22 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.bench import bundle, cni, installed, measure, report
+from tests.bench import bundle, cni, installed, measure, network, report
 from tests.bench.machine import BenchHost, images, rootfs
-from tests.bench.peers import ALPINE, BARE, BRIDGE, CASES, DETACHED, LONG, Minirun, Peer, Unavailable, all_peers
+from tests.bench.peers import (
+    ALPINE,
+    BARE,
+    BRIDGE,
+    CASES,
+    DETACHED,
+    LONG,
+    PUBLISHED,
+    SLOW,
+    Minirun,
+    Peer,
+    Unavailable,
+    all_peers,
+)
 
 CONNECTIONS = 20
 TOGETHER = (BRIDGE, BARE)  # a target compares one with the other, so they are measured in the same rounds
@@ -44,6 +57,10 @@ def main() -> int:
         print(show(report.verdicts(times)))
         print(show(counted(host, ours, peers)))
         print(show(plugged(host, program, options)))
+        print(show(network.throughput(host, program)))
+        print(show(network.connections(host, program)))
+        if options.crowd:
+            print(show(network.crowd(options.crowd, [ours, *peers])))
         if options.many:
             print(show(many(host, program, options.many)))
     return 0
@@ -54,6 +71,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=positive, default=15, metavar="N", help="timed rounds (default: 15)")
     parser.add_argument("--warm-up", type=int, default=2, metavar="N", help="rounds before them (default: 2)")
     parser.add_argument("--many", type=int, default=0, metavar="N", help="also start N containers on one bridge")
+    parser.add_argument("--crowd", type=int, default=100, metavar="N", help="containers for each engine at once (100)")
     parser.add_argument("--markdown", action="store_true", help="print tables for a document")
     parser.add_argument("--program", metavar="PATH", help="an installed minirun (default: a copy of this checkout)")
     parser.add_argument("--without", action="append", default=[], metavar="PEER", help="leave out runc, podman, ...")
@@ -103,7 +121,10 @@ def say(text: str) -> None:
 def timed(host: BenchHost, peers: list[Peer], options: argparse.Namespace) -> report.Times:
     """Every case, interleaved among those who can do it."""
     jobs = {case: {peer.name: peer.jobs()[case] for peer in peers if case in peer.jobs()} for case in CASES}
-    times = {case: host.rounds(jobs[case], options.rounds, options.warm_up) for case in CASES if case not in TOGETHER}
+    times = {}
+    for case in (case for case in CASES if case not in TOGETHER):
+        rounds = max(1, options.rounds // 5) if case in SLOW else options.rounds
+        times[case] = host.rounds(jobs[case], rounds, min(options.warm_up, 1) if case in SLOW else options.warm_up)
     together = {f"{case}\n{name}": job for case in TOGETHER for name, job in jobs[case].items()}
     for key, result in host.rounds(together, options.rounds, options.warm_up).items():
         case, _, name = key.partition("\n")
@@ -116,7 +137,8 @@ def counted(host: BenchHost, ours: Minirun, peers: list[Peer]) -> list[list[str]
     table = [["count", "value"]]
     if shutil.which("strace"):
         # Not of `run -d`: strace would wait for the monitor.
-        commands = {f"{case}, minirun": job["timed"] for case, job in ours.jobs().items() if case != DETACHED}
+        jobs = ours.jobs()
+        commands = {f"{case}, minirun": jobs[case]["timed"] for case in CASES if case not in (DETACHED, PUBLISHED)}
         commands |= {f"{BARE}, {peer.name}": peer.jobs()[BARE]["timed"] for peer in peers if BARE in peer.jobs()}
         for name, command in commands.items():
             table.append([f"system calls: {name}", str(measure.system_calls(host, command))])

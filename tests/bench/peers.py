@@ -17,9 +17,12 @@ from tests.bench.machine import SCRATCH, BenchHost
 BRIDGE, NO_NETWORK = "run on a bridge", "run without network"
 DETACHED, EXEC, BARE = "run -d on a bridge", "exec", "bare OCI bundle"
 LIFE, STATE = "create, start, delete", "state"
-CASES = (BRIDGE, NO_NETWORK, DETACHED, EXEC, BARE, LIFE, STATE)
+PUBLISHED = "run with 50 ports"
+CASES = (BRIDGE, NO_NETWORK, DETACHED, EXEC, BARE, LIFE, STATE, PUBLISHED)
+SLOW = (PUBLISHED,)  # of which a few rounds must do
 
 TRUE, LONG = ["/bin/true"], ["sleep", "100000"]
+FIFTY = [word for port in range(20000, 20050) for word in ("-p", f"{port}:{port}")]
 ALPINE = f"{SCRATCH}/alpine"  # a copy of the image's files
 Jobs = dict[str, dict[str, list[str]]]
 
@@ -43,9 +46,10 @@ def _oci_jobs(program: str) -> Jobs:
 
 
 class Peer:
-    """One runtime or engine."""
+    """One runtime or engine. ``removal``: the words by which it kills containers and removes them."""
 
     name = ""
+    removal: tuple[str, ...] = ("rm", "-f")
 
     def __init__(self, host: BenchHost) -> None:
         self.host = host
@@ -56,6 +60,10 @@ class Peer:
 
     def jobs(self) -> Jobs:
         """What it can do, by case."""
+        raise NotImplementedError
+
+    def detached(self) -> list[str]:
+        """The words that start a container on a bridge in the background, up to the image. Engines only."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -102,14 +110,18 @@ class Minirun(Peer):
 
     def jobs(self) -> Jobs:
         run = [self.program, "run"]
-        detached = [*run, "-d", "--name", "bench", "--net", "br0", "alpine", *LONG]
+        detached = [*self.detached(), "--name", "bench", "alpine", *LONG]
         return {
             BRIDGE: _job([*run, "--rm", "--net", "br0", "alpine", *TRUE]),
+            PUBLISHED: _job([*run, "--rm", "--net", "br0", *FIFTY, "alpine", *TRUE]),
             NO_NETWORK: _job([*run, "--rm", "--net", "none", "alpine", *TRUE]),
             DETACHED: _job(detached, [self.program, "rm", "-f", "bench"]),
             EXEC: _job([self.program, "exec", "bench-exec", *TRUE]),
             **_oci_jobs(f"{self.program}-oci"),
         }
+
+    def detached(self) -> list[str]:
+        return [self.program, "run", "-d", "--net", "br0"]
 
     def close(self) -> None:
         self.host.run([f"{self.program}-oci", "delete", "--force", "bench-state"], check=False)
@@ -118,6 +130,8 @@ class Minirun(Peer):
 
 class Runtime(Peer):
     """An OCI runtime with runc's command line."""
+
+    program = ""
 
     def __init__(self, host: BenchHost, name: str) -> None:
         super().__init__(host)
@@ -133,7 +147,8 @@ class Runtime(Peer):
         return _oci_jobs(self.program)
 
     def close(self) -> None:
-        self.host.run([self.program, "delete", "--force", "bench-state"], check=False)
+        if self.program:
+            self.host.run([self.program, "delete", "--force", "bench-state"], check=False)
 
 
 class Engine(Peer):
@@ -155,13 +170,17 @@ class Engine(Peer):
 
     def jobs(self) -> Jobs:
         run = [*self.words, "run", *self.options]
-        detached = [*run, "-d", "--name", "bench", "--network", self.bridge, "alpine", *LONG]
+        detached = [*self.detached(), "--name", "bench", "alpine", *LONG]
         return {
             BRIDGE: _job([*run, "--rm", "--network", self.bridge, "alpine", *TRUE]),
+            PUBLISHED: _job([*run, "--rm", "--network", self.bridge, *FIFTY, "alpine", *TRUE]),
             NO_NETWORK: _job([*run, "--rm", "--network", "none", "alpine", *TRUE]),
             DETACHED: _job(detached, [*self.words, "rm", "-f", "bench"]),
             EXEC: _job([*self.words, "exec", "bench-exec", *TRUE]),
         }
+
+    def detached(self) -> list[str]:
+        return [*self.words, "run", *self.options, "-d", "--network", self.bridge]
 
     def close(self) -> None:
         if self.words:
@@ -169,9 +188,10 @@ class Engine(Peer):
 
 
 class Podman(Engine):
-    """podman, with a store of its own."""
+    """podman, with a store of its own. It asks first, and waits ten seconds, unless told not to."""
 
     name = "podman"
+    removal = ("rm", "-f", "-t", "0")
 
     def prepare(self) -> str:
         program = self.found("podman")
