@@ -57,6 +57,7 @@ EXTENSIONS = ("_cffi_backend", "_json", "_struct", "_socket")
 HOT = (  # what is measured, and what it imports only when it needs it, as each start does
     *("cli.run", "cli.exec", "cli.oci", "cli.oci.lifecycle", "cli.oci.execute", "cli.oci.foreground", "cli.cleanup"),
     *("cli.main", "engine.run", "runtime.control"),
+    *("network.foreign.gate", "network.foreign.opening"),  # where other firewalls drop what is forwarded
 )
 
 CNI_HOT = ("cli.cni", "cli.failure", "network.cni.add", "network.cni.check", "network.cni.end")
