@@ -11,6 +11,7 @@ from minirun.engine import options as understand
 from minirun.engine.options import Attachment, RunOptions
 from minirun.engine.record import check_name
 from minirun.errors import UsageError
+from minirun.network import names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,6 +75,18 @@ def _forward(wish: str) -> Callable[[RunOptions, Any], None]:
     return apply
 
 
+def _dns(target: RunOptions, text: str) -> None:
+    target.dns.append(names.parse_server(text))
+
+
+def _dns_search(target: RunOptions, text: str) -> None:
+    target.dns_search = [*(target.dns_search or []), names.parse_domain(text)]
+
+
+def _dns_option(target: RunOptions, text: str) -> None:
+    target.dns_options = [*(target.dns_options or []), names.parse_option(text)]
+
+
 def _hostname(text: str) -> str:
     if len(text) > 64:  # HOST_NAME_MAX, sethostname(2)
         raise UsageError(f"--hostname {text!r}", "longer than 64 characters")
@@ -108,6 +121,14 @@ OPTIONS: list[Option] = [
     Option("--network-alias --net-alias", "NAME", _net_flag("--network-alias"), "one more name on its networks"),
     Option("--net-rate-in", "RATE", _net_flag("--net-rate-in"), "limit of what it receives: bits a second, as 10mbit"),
     Option("--net-rate-out", "RATE", _net_flag("--net-rate-out"), "limit of what it sends"),
+    Option(
+        "--dns", "ADDRESS", _dns, "asked for names that are not containers' (default: the network's, or the host's)"
+    ),
+    Option("--dns-search", "DOMAIN", _dns_search, "search domain (default: the host's; . for none)"),
+    Option("--dns-option --dns-opt", "OPTION", _dns_option, "an option of resolv.conf, such as ndots:2"),
+    Option(
+        "--add-host", "NAME:ADDRESS", _add("hosts", names.parse_host), "a line in /etc/hosts; host-gateway is the host"
+    ),
     Option(
         "-p --publish",
         "[[IP:]HOST:]CONTAINER[/PROTO]",
@@ -189,6 +210,10 @@ def _settle_networks(options: RunOptions) -> None:
         from minirun.engine import attachments
 
         attachments.settle(options)
+    if options.network in ("none", "container") and (options.dns or options.dns_search or options.dns_options):
+        raise UsageError("--dns", f"has no meaning with --net {options.nets[0]}", "use a network")
+    if options.network == "container" and options.hosts:
+        raise UsageError("--add-host", f"/etc/hosts comes with the network of --net {options.nets[0]}", "leave it out")
 
 
 def run(argv: list[str]) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from minirun.engine.options import Attachment, RunOptions
 from minirun.engine.record import check_name
 from minirun.errors import UsageError
-from minirun.network import addresses, bridge, endpoint
+from minirun.network import addresses, bridge, endpoint, names
 from minirun.network.addresses import IPV4, IPV6
 
 TYPE_CHECKING = False
@@ -75,10 +75,10 @@ def _parse(text: str) -> Attachment:
     pairs = rest.split(",") if colon and rest else []
     if "=" in name:
         parts = text.split(",")
-        names = [part for part in parts if part.startswith("name=")]
-        if len(names) != 1:
+        named = [part for part in parts if part.startswith("name=")]
+        if len(named) != 1:
             raise UsageError(f"--net {text}", "names no network", "write it as name=NAME,ip=10.77.0.9")
-        name, pairs = names[0].removeprefix("name="), [part for part in parts if part not in names]
+        name, pairs = named[0].removeprefix("name="), [part for part in parts if part not in named]
     name = bridge.DEFAULT if name in DEFAULTS else name
     attachment = Attachment(check_name(name, "--net"))
     for pair in pairs:
@@ -91,9 +91,9 @@ def _parse(text: str) -> Attachment:
 
 
 def _check_several(networks: list[Attachment]) -> None:
-    names = [attachment.network for attachment in networks]
+    known = [attachment.network for attachment in networks]
     interfaces = [attachment.interface for attachment in networks if attachment.interface]
-    if twice := next((name for name in names if names.count(name) > 1), None):
+    if twice := next((name for name in known if known.count(name) > 1), None):
         raise UsageError(f"--net {twice}", "given twice")
     if twice := next((name for name in interfaces if interfaces.count(name) > 1), None):
         raise UsageError(f"--net: interface_name={twice}", "given twice")
@@ -157,9 +157,9 @@ def set_mac(target: Attachment, value: str, flag: str) -> None:
     target.mac = ":".join(parts)
 
 
-def set_alias(target: Attachment, value: str, flag: str) -> None:
+def set_alias(target: Attachment, value: str, _: str) -> None:
     """``--network-alias``: one more name on the network."""
-    target.aliases.append(check_name(value, flag))
+    target.aliases.append(names.parse_alias(value))
 
 
 _RATES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}

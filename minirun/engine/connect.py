@@ -25,7 +25,7 @@ def endpoints(
     found = []
     names = interfaces([wanted.interface for wanted in options.networks])
     for place, (wanted, network) in enumerate(zip(options.networks, networks, strict=True)):
-        found.append(plug(identity, name, place, wanted, names[place], network, lease))
+        found.append(plug(identity, name, place, wanted, names[place], network, lease, options.dns))
     endpoint.keep_one_default_route(found)
     return found
 
@@ -37,7 +37,14 @@ def interfaces(wanted: Sequence[str], taken: Sequence[str] = ()) -> list[str]:
 
 
 def plug(
-    identity: str, name: str, place: int, wanted: Attachment, interface: str, network: Network, lease: Lease
+    identity: str,
+    name: str,
+    place: int,
+    wanted: Attachment,
+    interface: str,
+    network: Network,
+    lease: Lease,
+    dns: Sequence[str] = (),
 ) -> Endpoint:
     """One plug: an address of each family that the network has. Raises UsageError, Conflict."""
     for bits, flag, address in ((IPV4, "--ip", wanted.address), (IPV6, "--ip6", wanted.address6)):
@@ -52,7 +59,7 @@ def plug(
             if network.of_family(bits):
                 # The MAC follows from the first address: the lease of that one need not say it.
                 mac = wanted.mac or (endpoint.mac_address(leased[0]) if leased else "")
-                notes = endpoint.lease_notes(port, mac, names)
+                notes = endpoint.lease_notes(port, mac, names, dns)
                 leased.append(lease(network, identity, notes, bits, address or None))
     except BaseException:  # all of them, or none
         for address in leased:
@@ -60,6 +67,7 @@ def plug(
         raise
     result = endpoint.decide(network, identity, place, leased, wanted.mac, interface)
     result.aliases, result.rate_in, result.rate_out = wanted.aliases, wanted.rate_in, wanted.rate_out
+    result.dns = list(dns)
     return result
 
 

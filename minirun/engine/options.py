@@ -43,12 +43,16 @@ class RunOptions:
         "command",
         "cpus",
         "detach",
+        "dns",
+        "dns_options",
+        "dns_search",
         "entrypoint",
         "env",
         "expose",
         "forward",
         "groups",
         "hostname",
+        "hosts",
         "image",
         "interactive",
         "joined",
@@ -85,6 +89,10 @@ class RunOptions:
         # What they come to:
         self.network = "bridge"  # or none, host, container
         self.networks = [Attachment("br0")]  # when it is bridge
+        self.dns: list[str] = []
+        self.dns_search: list[str] | None = None  # None: the host's
+        self.dns_options: list[str] | None = None
+        self.hosts: list[tuple[str, str]] = []  # name, address
         self.joined = ""  # when it is container: the name or id of the one whose network namespace is shared
         self.forward = ""  # if another firewall stops it: "" warns, "allow" opens it, "require" refuses to start
         self.detach = self.interactive = self.tty = self.remove = self.read_only = False

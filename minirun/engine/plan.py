@@ -113,9 +113,21 @@ def _files(
     internal = not any(each.gateways for each in endpoints)
     if options.network not in ("host", "container"):
         texts = [
-            [f"{container.live}/hosts", names.hosts(hostname, name, own)],
+            [f"{container.live}/hosts", names.hosts(hostname, name, own, options.hosts, *servers[:1])],
             [f"{container.live}/hostname", f"{hostname}\n"],
-            [f"{container.live}/resolv.conf", names.resolv_conf(servers, internal=internal)],
+            [
+                f"{container.live}/resolv.conf",
+                names.resolv_conf(servers, options.dns_search, options.dns_options, internal),
+            ],
+        ]
+    elif options.network == "host":
+        texts = [
+            [f"{container.live}/hosts", names.hosts_of_host(options.hosts)],
+            [f"{container.live}/hostname", f"{hostname}\n"],
+            [
+                f"{container.live}/resolv.conf",
+                names.resolv_conf_of_host(options.dns, options.dns_search, options.dns_options),
+            ],
         ]
     directories = [container.live, mount_point(), f"{container.home}/upper", f"{container.home}/work"]
     return Files(directories, texts)

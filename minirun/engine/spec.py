@@ -68,9 +68,8 @@ def mounts(options: RunOptions, live: str) -> list[dict[str, Any]]:
         {"destination": destination, "type": kind, "source": source, "options": flags.split(",")}
         for destination, kind, source, flags in defaults.MOUNTS
     ]
-    if options.network != "host":
-        files = {"/etc/hosts": "hosts", "/etc/resolv.conf": "resolv.conf", "/etc/hostname": "hostname"}
-        result += [_bind(f"{live}/{file}", destination, "rw") for destination, file in files.items()]
+    files = {"/etc/hosts": "hosts", "/etc/resolv.conf": "resolv.conf", "/etc/hostname": "hostname"}
+    result += [_bind(f"{live}/{file}", destination, "rw") for destination, file in files.items()]
     asked = [
         {"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": flags.split(",")}
         for destination, flags in options.tmpfs

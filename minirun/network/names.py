@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-RESOLV_CONF = "/etc/resolv.conf"
+RESOLV_CONF, HOSTS = "/etc/resolv.conf", "/etc/hosts"
 DOMAIN = "minirun.internal"  # `.internal` is for private use (ICANN, 2024); never asked of anybody else
 HOST_GATEWAY = "host-gateway"  # docker's word for the address by which a container reaches its host
 MAX_SERVERS, MAX_DOMAINS = 3, 6  # MAXNS, MAXDNSRCH of resolv.h
@@ -67,6 +67,26 @@ def hosts(
         if address == HOST_GATEWAY and not gateway:
             raise UsageError(f"--add-host {host}:{HOST_GATEWAY}", "this container has no gateway", "give an address")
         lines.append(f"{gateway if address == HOST_GATEWAY else address}\t{host}")
+    return "\n".join(lines) + "\n"
+
+
+def hosts_of_host(added: Iterable[tuple[str, str]]) -> str:
+    """The /etc/hosts of a container in the host's network: the host's, and those of ``--add-host``."""
+    text = (store.read(HOSTS) or "127.0.0.1\tlocalhost").rstrip("\n")
+    own = {HOST_GATEWAY: "127.0.0.1"}
+    return "\n".join([text, *(f"{own.get(address, address)}\t{host}" for host, address in added)]) + "\n"
+
+
+def resolv_conf_of_host(
+    servers: Sequence[str], search: Sequence[str] | None = None, options: Sequence[str] | None = None
+) -> str:
+    """The resolv.conf of a container in the host's network: the host's, but for what was asked for."""
+    lines = (store.read(RESOLV_CONF) or "").rstrip("\n").split("\n")
+    given = {"nameserver": servers or None, "search": search, "options": options}
+    gone = {word for word, value in given.items() if value is not None} | ({"domain"} if search is not None else set())
+    lines = [line for line in lines if not gone.intersection(line.split()[:1])]
+    lines += [f"nameserver {server}" for server in servers]
+    lines += [f"{word} {' '.join(given[word] or ())}" for word in ("search", "options") if given[word]]
     return "\n".join(lines) + "\n"
 
 

@@ -253,6 +253,34 @@ def test_a_network_of_a_stopped_container_can_be_removed(host: Machine) -> None:
     assert host.inspect("ended")["State"]["Status"] == "exited"
 
 
+def test_names_that_were_asked_for(host: Machine) -> None:
+    words = ["--dns", "192.0.2.53", "--dns-search", "example.org", "--dns-option", "ndots:2"]
+    words += ["--add-host", "db:192.0.2.7", "--add-host", "host:host-gateway"]
+    identity = host.out("run", "-d", "--name", "a", *words, *SLEEP)
+    hosts, conf = inside(host, "a", "cat", "/etc/hosts"), inside(host, "a", "cat", "/etc/resolv.conf").splitlines()
+    assert "192.0.2.7\tdb\n10.201.0.1\thost" in hosts
+    assert conf[0] == "nameserver 10.201.0.1" and "options ndots:2" in conf
+    assert any(line.startswith("search") and line.endswith("example.org") for line in conf)
+    address = addresses(host, "a")["eth0"][0]
+    lease = host.path(f"{host.state}/networks/br0/leases/{address}").read_text()
+    assert lease.startswith(f"{identity}\n") and "\ndns 192.0.2.53\n" in lease
+
+
+def test_a_container_in_the_hosts_network_has_the_hosts_names(host: Machine) -> None:
+    script = ("busybox", "cat", "/etc/hosts", "/etc/resolv.conf")
+    host.run(["sh", "-c", "printf 'nameserver 127.0.0.53\nsearch lan' > /run/conf; echo 127.0.0.1 box > /run/hosts"])
+    host.run(["mount", "--bind", "/run/conf", "/etc/resolv.conf"])
+    host.run(["mount", "--bind", "/run/hosts", "/etc/hosts"])
+    try:
+        shown = host.out("run", "--rm", "--net", "host", *script)
+        assert shown == "127.0.0.1 box\nnameserver 127.0.0.53\nsearch lan"
+        changed = ("--dns", "192.0.2.53", "--dns-search", "x.org", "--add-host", "db:192.0.2.7")
+        shown = host.out("run", "--rm", "--net", "host", *changed, *script)
+        assert shown == "127.0.0.1 box\n192.0.2.7\tdb\nnameserver 192.0.2.53\nsearch x.org"
+    finally:
+        host.run(["umount", "/etc/resolv.conf", "/etc/hosts"])
+
+
 def test_subnets_pass_over_the_routes_of_a_vpn(host: Machine) -> None:
     """A VPN takes 10.0.0.0/8 and halves of everything; the second only means a way out."""
     for route in ("0.0.0.0/1", "128.0.0.0/1", "10.0.0.0/8"):
