@@ -8,7 +8,7 @@ from minirun.cli import signals, table
 from minirun.cli.arguments import Option, Values, help_text, parse, store
 from minirun.engine import lifecycle
 from minirun.engine import record as records
-from minirun.engine.inspect import bindings
+from minirun.engine.inspect import bindings, published
 from minirun.engine.options import whole
 from minirun.engine.record import Container
 from minirun.errors import MinirunError, NotFound, UsageError
@@ -186,8 +186,9 @@ def _addresses(record: dict[str, Any]) -> str:
 
 def _ports(record: dict[str, Any]) -> str:
     """What is published, and behind it which ports are only exposed, as docker's ps has it."""
-    shown = [_port(port) for port in record["Ports"]]
-    shown += [name for name in record["ExposedPorts"] if name not in bindings(record["Ports"])]
+    ports = published(record)
+    shown = [_port(port) for port in ports]
+    shown += [name for name in record["ExposedPorts"] if name not in bindings(ports)]
     return ", ".join(shown)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from minirun.cli import table
+from minirun.cli import plugs, table
 from minirun.cli.arguments import Option, Values, collect, help_text, parse, store
 from minirun.engine.options import whole
 from minirun.engine.record import check_name
@@ -131,7 +131,9 @@ LIST = [
     Option("--no-trunc", "", store("whole"), "accepted: nothing is shortened"),
 ]
 INSPECT = [Option("-f --format", "json", store("format"), "json: on one line")]
-REMOVE = [Option("-f --force", "", store("force"), "no error for what does not exist")]
+REMOVE = [
+    Option("-f --force", "", store("force"), "pull containers out of them first; no error for what does not exist"),
+]
 PRUNE = [
     Option("-f --force", "", store("force"), "do not ask"),
     Option("--filter", "KEY=VALUE", collect("filters"), "only those: as with ls"),
@@ -216,7 +218,13 @@ def _remove(argv: Sequence[str]) -> int:
     names = parse(argv, REMOVE, target)
     if not names:
         raise UsageError("network rm", "a name is missing", "minirun network ls lists them")
-    return each(names, bridge.remove, target.force)
+
+    def remove(name: str) -> None:
+        if target.force:
+            plugs.disconnect_all(name)
+        bridge.remove(name)
+
+    return each(names, remove, target.force)
 
 
 def _prune(argv: Sequence[str]) -> int:
@@ -262,6 +270,10 @@ VERBS = {
     "ls": _Verb(_list, "ls [OPTIONS]", LIST, "list networks"),
     "inspect": _Verb(_inspect, "inspect NAME...", INSPECT, "show all about networks as JSON, and who is on them"),
     "rm": _Verb(_remove, "rm [-f] NAME...", REMOVE, "remove networks that no container uses"),
+    "connect": _Verb(
+        plugs.connect, "connect [OPTIONS] NETWORK CONTAINER", plugs.CONNECT, "plug a running container into a network"
+    ),
+    "disconnect": _Verb(plugs.disconnect, "disconnect [-f] NETWORK CONTAINER", plugs.DISCONNECT, "pull it out of one"),
     "reload": _Verb(
         _reload, "reload [--allow-forward] [NAME...]", RELOAD, "put back what others took of our firewall and bridges"
     ),
@@ -272,12 +284,13 @@ EXAMPLES = (
     "minirun network create lab --subnet 10.77.0.0/24 --ip-range 10.77.0.128/25",
     "minirun network create dual --ipv6 --isolate",
     "minirun run --rm --net lab --net dual alpine ip addr",
+    "minirun network connect --ip 10.77.0.9 lab web",
 )
 
 
 def usage() -> str:
     """The text of ``minirun network --help``."""
-    lines = ["usage: minirun network VERB ...", "", "Create, list, inspect, remove and repair networks.", "", "verbs:"]
+    lines = ["usage: minirun network VERB ...", "", "Networks, and the containers on them.", "", "verbs:"]
     width = max(len(verb.usage) for verb in VERBS.values()) + 2
     lines += [f"  {verb.usage:<{width}}{verb.text}" for verb in VERBS.values()]
     for name, verb in VERBS.items():

@@ -6,7 +6,7 @@ import sys
 
 from minirun.cli.arguments import Values, help_text, parse
 from minirun.engine import record as records
-from minirun.engine.inspect import bindings
+from minirun.engine.inspect import bindings, published
 from minirun.errors import NotFound, UsageError
 
 TYPE_CHECKING = False
@@ -26,7 +26,7 @@ def run(argv: Sequence[str]) -> int:
         raise UsageError("port", "a container, and at most one port", f"minirun {USAGE}")
     container = records.find(operands[0])
     alive = container.status() in ("created", "running", "paused")
-    found = bindings(container.record()["Ports"]) if alive else {}
+    found = bindings(published(container.record())) if alive else {}
     if len(operands) == 1:
         lines = [f"{name} -> {_place(place)}" for name, places in found.items() for place in places]
     else:

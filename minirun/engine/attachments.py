@@ -14,7 +14,7 @@ from minirun.network.addresses import IPV4, IPV6
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 DEFAULTS = ("bridge", "default")  # docker's and podman's words for their default network
 ROOTLESS = ("slirp4netns", "pasta", "private", "ns")  # podman's, for what has no place here
@@ -118,15 +118,17 @@ def _apply_flags(options: RunOptions) -> None:
         KEYS[key](first, values[0], flag)
 
 
-def attachment(network: str, flags: dict[str, list[str]]) -> Attachment:
-    """What ``network connect`` wants: one network with the values of ``flags``. Raises UsageError."""
-    options = RunOptions()
-    options.nets, options.net_flags = [network], flags
-    if _split(network) != [network] or ":" in network or "=" in network or _mode(network):
-        check_name(network, "network name")
-        raise UsageError(f"network {network}", "the name has another meaning", "minirun network ls lists them")
-    settle(options)
-    return options.networks[0]
+def attachment(network: str, flags: Iterable[tuple[str, str]]) -> Attachment:
+    """What ``network connect`` wants: one network, and for each flag a value. Raises UsageError."""
+    check_name(network, "network name")
+    if _mode(network):
+        raise UsageError(
+            f"network {network}", "a container can only be connected to a network", "network ls lists them"
+        )
+    result = Attachment(bridge.DEFAULT if network in DEFAULTS else network)
+    for flag, value in flags:
+        KEYS[FLAGS[flag]](result, value, flag)
+    return result
 
 
 def _set_address(bits: int) -> Callable[[Attachment, str, str], None]:
@@ -213,6 +215,8 @@ FLAGS = {
     "--ip6": "ip6",
     "--mac-address": "mac",
     "--network-alias": "alias",
+    "--alias": "alias",
+    "--interface-name": "interface_name",
     "--net-rate-in": "rate-in",
     "--net-rate-out": "rate-out",
 }

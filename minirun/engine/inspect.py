@@ -49,6 +49,10 @@ def container(container: Container) -> dict[str, Any]:
             "PidsLimit": record["PidsLimit"],
             "CgroupPath": record["CgroupPath"],
             "PortBindings": bindings(record["Ports"]),
+            "Dns": record["Dns"],
+            "DnsSearch": record["DnsSearch"] or [],
+            "DnsOptions": record["DnsOptions"] or [],
+            "ExtraHosts": record["ExtraHosts"],
         },
         "Limits": limits(container) if alive else {},
         "Mounts": [
@@ -90,6 +94,12 @@ def _state(container: Container, status: str) -> dict[str, Any]:
     }
 
 
+def published(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The ports that lead to a container now: none, while it is connected to no network with a way out."""
+    ports: list[dict[str, Any]] = record["Ports"]
+    return ports if any(item["gateways"] for item in record["Networks"]) else []
+
+
 def bindings(ports: list[dict[str, Any]]) -> dict[str, list[dict[str, str]]]:
     """Published ports in docker's shape: under ``80/tcp`` each place of the host that leads there."""
     result: dict[str, list[dict[str, str]]] = {}
@@ -102,18 +112,15 @@ def bindings(ports: list[dict[str, Any]]) -> dict[str, list[dict[str, str]]]:
 
 def _network(container: Container, record: dict[str, Any], alive: bool) -> dict[str, Any]:
     endpoints = [Endpoint.from_record(item) for item in record["Networks"]] if alive else []
-    first = _endpoint(endpoints[0]) if endpoints else _endpoint(None)
+    first = _addresses(endpoints[0] if endpoints else None)
     return {
         "Bridge": endpoints[0].bridge if endpoints else "",
         "SandboxID": container.id if alive else "",
         "SandboxKey": f"/run/netns/{record['Name']}" if alive and record["NetworkMode"] != "host" else "",
-        "Ports": {**dict.fromkeys(record["ExposedPorts"]), **bindings(record["Ports"])} if alive else {},
-        **{key: value for key, value in first.items() if key not in _OF_ONE},
+        "Ports": {**dict.fromkeys(record["ExposedPorts"]), **bindings(published(record))} if alive else {},
+        **first,
         "Networks": {endpoint.network: _endpoint(endpoint) for endpoint in endpoints},
     }
-
-
-_OF_ONE = ("Aliases", "InterfaceName", "RateIn", "RateOut")
 
 
 def endpoints(container: Container) -> list[Endpoint]:
@@ -134,8 +141,20 @@ def traffic(container: Container) -> tuple[int, int]:
     return received, sent
 
 
-def _endpoint(endpoint: Endpoint | None) -> dict[str, Any]:
-    """One network of a container, in docker's words."""
+def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
+    """One network of a container, in docker's words; a network's id is its name, an endpoint's the cable's."""
+    return {
+        **_addresses(endpoint),
+        "NetworkID": endpoint.network,
+        "EndpointID": endpoint.port,
+        "Aliases": endpoint.aliases,
+        "InterfaceName": endpoint.interface,
+        "RateIn": endpoint.rate_in,  # bits a second, 0: none
+        "RateOut": endpoint.rate_out,
+    }
+
+
+def _addresses(endpoint: Endpoint | None) -> dict[str, Any]:
     result: dict[str, Any] = {"MacAddress": endpoint.mac if endpoint else ""}
     for bits, words in (
         (IPV4, ("Gateway", "IPAddress", "IPPrefixLen")),
@@ -145,9 +164,6 @@ def _endpoint(endpoint: Endpoint | None) -> dict[str, Any]:
         gateway = next((g for g in endpoint.gateways if addresses.bits(g) == bits), "") if endpoint else ""
         address, _, prefix = interface.partition("/")
         result |= dict(zip(words, (gateway, address, int(prefix or 0)), strict=True))
-    result["Aliases"] = endpoint.aliases if endpoint else []
-    result["InterfaceName"] = endpoint.interface if endpoint else ""
-    result |= {"RateIn": endpoint.rate_in, "RateOut": endpoint.rate_out} if endpoint else {}  # bits a second, 0: none
     return result
 
 

@@ -91,6 +91,9 @@ def reconcile() -> list[str]:
     """
     problems = []
     for identity in syscalls.dead_locks(f"{store.state}/locks"):
+        if len(identity) > 64:
+            problems += _recover(identity)
+            continue
         container = Container(identity)
         try:
             lock = container.lock()
@@ -124,6 +127,20 @@ def _stand() -> list[str]:
             return gate.open_again()
     except (MinirunError, OSError) as error:
         return [f"the firewall cannot be put back: {error}"]
+    return []
+
+
+def _recover(lock: str) -> list[str]:
+    """Finish what a dead command did to the networks of a container, which may well live."""
+    from minirun.engine import plugs
+
+    identity = lock.partition(".")[0]
+    try:
+        plugs.recover(identity)
+    except BlockingIOError:  # another command was quicker
+        pass
+    except (MinirunError, OSError) as error:
+        return [f"the networks of container {identity[:12]} cannot be put in order: {error}"]
     return []
 
 
@@ -247,6 +264,7 @@ def _signal_when_up(container: Container, number: int) -> bool:
             select.select([], [], [], 0.005)
             continue
         try:
+            note_kill(container)
             clean(container)
             return False
         finally:
@@ -283,6 +301,7 @@ def _await_clean(container: Container) -> None:
     except FileNotFoundError:
         return
     try:
+        note_kill(container)
         clean(container)
     finally:
         os.close(lock)

@@ -104,6 +104,11 @@ def release(network: str, address: str, owner: str) -> None:
     _take_away(network, address, lambda lease: lease.owner == owner)
 
 
+def forget(owner: str) -> None:
+    """Know no longer that we leased anything to ``owner`` ourselves: somebody else may have given it back."""
+    _allocated.difference_update([lease for lease in _allocated if lease[2] == owner])
+
+
 def release_owner(owner: str) -> None:
     """Give back whatever a container has, on any network: for one that died before it noted what it took."""
     for network in store.entries(f"{store.state}/networks"):

@@ -62,6 +62,8 @@ class Proxy(Step):
     def do(self) -> None:
         ours, theirs = syscalls.socketpair()
         words, passed = [PROGRAM, "--owner", self.comment, "--until", str(theirs)], [theirs]
+        if self.holders is None:  # ports that move while the container lives: it shall not end with us, but be ended
+            passed.append(os.dup(ours))
         for protocol, number, target in self.ports:
             listener = claim.listeners.pop((protocol, number), -1)  # else it was not us who claimed them
             passed += [listener] if listener >= 0 else []

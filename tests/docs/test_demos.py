@@ -89,6 +89,7 @@ CHECKS = {
     ],
     "process.md": ["sleep 1000", "minirun-monitor", "hello", "Seccomp:\t2", "137", "unshare"],
     "cable.md": ["0% packet loss", "masquerade", "10.201.0.", "<title>"],
+    "networks.md": ["0% packet loss", "visitor", '"veth"', "published no more", "0.0.0.0:8080", "alias web "],
     "limits.md": ["67108864", "exit code 137", "can't fork", "64MiB"],
 }
 
