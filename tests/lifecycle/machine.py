@@ -76,7 +76,7 @@ class Machine(FakeHost):
     def cgroups(self) -> list[Path]:
         """The cgroups of all containers, in every hierarchy."""
         tops = [*CGROUPS.glob(f"*/{self.cgroup}"), *CGROUPS.glob(self.cgroup)]
-        return [path for top in tops for path in top.iterdir() if path.is_dir()]
+        return [path for top in tops for path in top.iterdir() if path.is_dir() and path.name != "nameserver"]
 
     def settle(self, seconds: float = 20) -> None:
         """Wait until no process of this host runs: commands, monitors, clean-ups, containers."""

@@ -266,6 +266,15 @@ def test_the_server_is_nobody(host: FakeHost) -> None:
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
+def test_the_server_is_not_in_the_cgroup_of_whoever_started_it(host: FakeHost) -> None:
+    Attached(host, "web", "br0")
+    pid = server_pid(host)
+    host.wait_until(f"grep -q '^Uid:.65533' /proc/{pid}/status")
+    places = {line.split(":", 2)[2] for line in open(f"/proc/{pid}/cgroup").read().splitlines()}
+    mine = {line.split(":", 2)[2] for line in open("/proc/self/cgroup").read().splitlines()}
+    assert f"/{host.cgroup}/nameserver" in places and not (places & mine) - {"/"}, places
+
+
 def test_a_killed_server_comes_back_and_with_it_every_network(host: FakeHost) -> None:
     host.python(NETWORK, "other", "subnets=10.77.0.0/24")
     web, db = Attached(host, "web", "br0"), Attached(host, "db", "other")

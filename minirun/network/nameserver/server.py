@@ -11,7 +11,9 @@ import os
 from _socket import AF_INET, AF_INET6, CMSG_SPACE, MSG_CMSG_CLOEXEC, SCM_RIGHTS, SOCK_DGRAM, inet_pton, socket
 from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 
-from minirun.linux import syscalls
+from minirun import store
+from minirun.errors import Unsupported
+from minirun.linux import cgroup, syscalls
 from minirun.network.nameserver import wire
 from minirun.network.nameserver.lists import Lists
 from minirun.network.nameserver.loop import READ, Loop
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 USER = 65533  # of nobody: systemd's list of numbers (UIDS-GIDS) leaves 65520 to 65533 unused
+CGROUP = "nameserver"  # beside those of the containers
 END = "end"  # the message that ends the server; others are the name of a network, whose sockets come along
 MOST_DESCRIPTORS = 16  # of one message
 _BATCH, _BATCH_OF_CLIENT = 128, 64  # datagrams that are taken, and answered, from one network in one turn
@@ -232,11 +235,29 @@ def _receive(control: socket) -> tuple[bytes, list[int]]:
     return data, list(memoryview(values).cast("i"))
 
 
+def _leave_caller() -> None:
+    """Go into a cgroup of our own: else a service that happened to start us would take us along when it is stopped.
+
+    Where that cannot be done we stay, and the next command starts another server when the service ends.
+    """
+    try:
+        places = cgroup.layout().everywhere(f"{cgroup.parent}/{CGROUP}")
+    except Unsupported:
+        return
+    for controller, place in places.items():
+        try:
+            cgroup.create(place)
+            store.create(f"{place}/{'tasks' if controller else 'cgroup.procs'}", "0")
+        except OSError:
+            continue
+
+
 def main(
     directory: str, lock: int, control: int, networks_lock: int, linger: float, report: Callable[[], None]
 ) -> None:
     """Be the server; ``directory`` is ``<state>/networks``. Ends when nobody needs it any more."""
     os.chdir(directory)
+    _leave_caller()
     syscalls.become(USER)
     server = Server(lock, control, networks_lock, linger, report)
     server.run()
