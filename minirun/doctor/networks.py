@@ -12,7 +12,7 @@ from minirun.linux import netlink
 from minirun.linux.nft import Element
 from minirun.network import bridge as bridges
 from minirun.network import creation, nat
-from minirun.network.foreign import look, opening
+from minirun.network.foreign import look
 from minirun.network.network import listing, load
 
 _BRIDGE, _MAC, _PEER_MAC = "mrdoctor", "02:6d:00:00:00:01", "02:6d:00:00:00:02"
@@ -80,11 +80,8 @@ def bridge_netfilter() -> str:
 def foreign_firewall() -> str:
     """An accept of ours never overrides another table's drop (nft(8)): say so before somebody looks for hours."""
     for network in list(listing()) or [creation.decide(creation.Wanted(bridges.DEFAULT))]:
-        if stops := look.forward(network):
+        if stops := look.everything(network):
             verb = "reload" if load(network.name) else "create"
             remedy = f"minirun network {verb} --allow-forward {network.name}"
             raise Doubt(look.sentence(stops, network.name), "", remedy)
-        if stops := look.names(network):
-            remedy = opening.for_names(stops[0], network)
-            raise Doubt(look.sentence(stops, network.name), "they find each other by address only", remedy)
     return "nobody else drops our packets"

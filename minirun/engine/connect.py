@@ -89,7 +89,7 @@ def pass_firewalls(networks: Sequence[Network], options: RunOptions, warn: Calla
 
     What counts is the network that has the way out, and the published ports. Raises Conflict.
     """
-    if not options.forward and not nat.others_forward(any(network.ipv6 for network in networks)):
+    if not options.forward and not nat.others_filter(any(network.ipv6 for network in networks)):
         return
     from minirun.network.foreign import gate
 

@@ -199,10 +199,15 @@ def stand() -> None:
             reassert()
 
 
-def others_forward(ipv6: bool = True) -> bool:
-    """Whether somebody else has a chain that forwarded packets pass: mostly not, and a start looks no further."""
-    seen = _seen if monotonic() - _seen_at < _FRESH else None
+def others_filter(ipv6: bool = True) -> bool:
+    """Whether somebody else has a chain that may stop our packets: mostly not, and a start looks no further.
+
+    That is any chain for forwarded packets, or one that drops what comes in for the host, whose name server is ours.
+    """
+    seen = _seen if monotonic() - _seen_at < _FRESH else nft.chains()
     if nft.foreign_chains(TABLE.name, nft.NF_INET_FORWARD, seen):
+        return True
+    if any(chain.drops for chain in nft.foreign_chains(TABLE.name, nft.NF_INET_LOCAL_IN, seen)):
         return True
     return any(b"filter" in _head(path) for family, path in LEGACY_NAMES.items() if family == 4 or ipv6)
 

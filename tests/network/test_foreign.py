@@ -18,7 +18,7 @@ from minirun.network import nat, network
 from minirun.network.foreign import look
 found = network.load(sys.argv[1])
 ports = json.loads(sys.argv[2])
-answer = {"any": nat.others_forward()}
+answer = {"any": nat.others_filter()}
 for name, stops in (("forward", look.forward(found, ports)), ("names", look.names(found))):
     answer[name] = {str(stop): sorted(stop.what) for stop in stops}
 print(json.dumps(answer))
@@ -148,7 +148,7 @@ def test_what_lets_us_pass_or_may_raises_nothing(place: FakeHost, name: str) -> 
 
 
 def test_a_host_without_other_firewalls_is_not_looked_at_closer(host: FakeHost) -> None:
-    any_chain = "from minirun.network import nat; print(nat.others_forward())"
+    any_chain = "from minirun.network import nat; print(nat.others_filter())"
     assert host.python(any_chain) == "False\n"
     host.run(["iptables-nft", "-A", "INPUT", "-j", "DROP"])
     assert host.python(any_chain) == "False\n"

@@ -285,6 +285,24 @@ def reaches(place: Attached, host: FakeHost) -> bool:
     return ask(place, host.outside_address, 7, patience=0.6) == "ConnectionRefusedError 111"
 
 
+ASK_NAME = """
+import socket
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+    client.settimeout(0.8)
+    client.connect(("10.201.0.1", 53))
+    client.send(b"\\0\\1\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0\\3web\\0\\0\\1\\0\\1")  # web A
+    try:
+        print("answered" if client.recv(100)[:2] == b"\\0\\1" else "?")
+    except OSError:  # no answer, or that it is prohibited
+        print("stopped")
+"""
+
+
+def udp_answer(place: Attached) -> str:
+    """What becomes of a question for the name server."""
+    return place.run(sys.executable, "-c", ASK_NAME).stdout.strip()
+
+
 @pytest.mark.parametrize("name", OPENED)
 def test_a_closed_firewall_is_opened_for_exactly_our_bridge_when_asked(host: FakeHost, serve: Serve, name: str) -> None:
     rules, show = OPENED[name]
@@ -294,8 +312,9 @@ def test_a_closed_firewall_is_opened_for_exactly_our_bridge_when_asked(host: Fak
     lab, web = Attached(host, "far", "lab"), Attached(host, "web", "br0", "8080:80")
     serve(web)
     assert not reaches(web, host)
+    assert udp_answer(web) == ("stopped" if "INPUT" in rules else "answered")
     done = host.minirun("network", "reload", "br0").stdout
-    assert done.count("warning: the chain ") == 1
+    assert done.count("warning: the chain") == 1
     assert done.rstrip().endswith("open it with: minirun network reload --allow-forward br0")
     assert others(host) == before
 
@@ -305,6 +324,7 @@ def test_a_closed_firewall_is_opened_for_exactly_our_bridge_when_asked(host: Fak
     assert not reaches(lab, host)
     assert ask(host.outside, host.address, 8080) == f"web sees {host.outside_address}"
     assert host.run(show.split()).stdout.count("minirun network br0") == 2
+    assert udp_answer(web) == "answered"
     opened = others(host)
     host.minirun("network", "reload", "--allow-forward", "br0")
     assert others(host) == opened  # and not twice

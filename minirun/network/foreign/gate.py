@@ -29,7 +29,7 @@ def pass_through(
     """
     if wish == ALLOW:
         remember(network)
-    stops = look.forward(network, ports)
+    stops = look.everything(network, ports)
     if not stops:
         return []
     if networks.ALLOW_FORWARD in network.options:
@@ -43,7 +43,7 @@ def pass_through(
 
 def steps(network: Network) -> list[Opening]:
     """The steps that open for a network what is closed now; nothing is done."""
-    return opening.openings(network, look.forward(network))
+    return opening.openings(network, look.everything(network))
 
 
 def remember(network: Network) -> None:
@@ -59,7 +59,7 @@ def open_again() -> list[str]:
     for name in store.entries(f"{store.state}/forward"):
         try:
             network = networks.load(name)
-            if network and (stops := look.forward(network)):
+            if network and (stops := look.everything(network)):
                 opening.open_for(network, stops)
         except (MinirunError, OSError) as error:
             problems.append(f"network {name}: {error}")

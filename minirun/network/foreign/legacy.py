@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from _struct import Struct
 
-from minirun.linux import syscalls
+from minirun.linux import nft, syscalls
 from minirun.linux.nft_read import text
 from minirun.network.foreign import extensions
 from minirun.network.foreign.flow import NO, YES, both, compare, opposite
@@ -63,12 +63,14 @@ class Table:
         """The policy of a built-in chain, which is the rule at its end."""
         return self._verdict(self._policies[HOOKS[chain]])[0]
 
-    def sides(self, chain: str, comment: str) -> Iterator[str]:
-        """Of each rule with this comment in a chain, built-in or not: ``i`` if it names an input device, else ``o``."""
+    def tags(self, chain: str, comment: str) -> Iterator[str]:
+        """Of each rule with this comment in a chain: its protocol, or ``i`` if it names an input device, else ``o``."""
+        names = {number: name for name, number in nft.PROTOCOLS.items()}
         for at in self._entries(self._begin(chain)):
             comments = [extensions.comment(data) for name, _, data in self._matches(at) if name == "comment"]
             if comment in comments:
-                yield "i" if self._blob[at + self._layout.devices] else "o"
+                number = int.from_bytes(self._blob[at + self._layout.protocol :][:2], sys.byteorder)
+                yield names.get(number, "i" if self._blob[at + self._layout.devices] else "o")
 
     def jumps_first(self, chain: str, target: str) -> bool:
         """Whether the first rule of a built-in chain sends every packet through the chain ``target``."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from minirun import store
 from minirun.linux import netlink, nft
-from minirun.network import addresses, nat
+from minirun.network import addresses, nameservice, nat
 from minirun.network.addresses import IPV4
 from minirun.network.foreign import legacy
-from minirun.network.foreign.flow import ESTABLISHED, LOCALHOST, UDP, Device, Flow
+from minirun.network.foreign.flow import ESTABLISHED, LOCALHOST, Device, Flow
 from minirun.network.foreign.nftables import Tables
 from minirun.network.foreign.walk import DROP
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from minirun.network.addresses import Subnet
     from minirun.network.network import Network, Pool
 
+NAME_PORT = "53"
 OUT, IN, AMONG, NAMES = "out", "in", "among", "names"
 _ANYWHERE = {4: "203.0.113.1", 6: "2001:db8::1"}  # some address of the outside: RFC 5737, RFC 3849
 _BRIDGE_NETFILTER = {
@@ -59,10 +60,23 @@ def names(network: Network) -> list[Stop]:
     """The chains that stop what containers ask the name server at the gateway's address."""
     flows = []
     for pool in network.pools:
+        protocol, port = name_ports(network)[0]  # by UDP; TCP is for long answers
         flow = _flow(NAMES, network, pool, _bridge(network), LOCALHOST)
-        flow.protocol, flow.port, flow.destination = UDP, 53, (netlink.packed_address(pool.gateway), pool.subnet.bits)
+        flow.destination = (netlink.packed_address(pool.gateway), pool.subnet.bits)
+        flow.protocol, flow.port, flow.dnat = nft.PROTOCOLS[protocol], int(port), port != NAME_PORT
         flows.append(flow)
     return _stops(flows, nft.NF_INET_LOCAL_IN, "INPUT")
+
+
+def everything(network: Network, ports: Sequence[tuple[str, int]] = ()) -> list[Stop]:
+    """``forward`` and ``names``."""
+    return forward(network, ports) + names(network)
+
+
+def name_ports(network: Network) -> list[list[str]]:
+    """[protocol, port] by which the name server is reached; elements of our table lead from port 53 to any other."""
+    found = {key[1]: data[1] for _, key, data in nameservice.elements(network.name)}
+    return [[protocol, found.get(protocol, NAME_PORT)] for protocol in ("udp", "tcp")]
 
 
 def sentence(stops: Sequence[Stop], name: str) -> str:

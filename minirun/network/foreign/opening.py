@@ -1,9 +1,10 @@
-"""Opening somebody else's forward chain for one bridge, and closing it again: only where a user asked for it.
+"""Opening somebody else's chains for one bridge, and closing them again: only where a user asked for it.
 
-Two rules, first in the chain: accept what comes from the bridge, accept what goes to it. Who may talk to whom is still
-decided by our own table. They are put there by the program whose chain it is, so that its own listing shows them, and
-bear the name of the network as their comment. Nothing is saved to disk: the firewall's own reload may take them away,
-and the next command puts them back.
+Two rules, first in the chain: accept what comes from the bridge, accept what goes to it; who may talk to whom is still
+decided by our own table. Or, in a chain that stands before the host itself: accept questions for the name server. They
+are put there by the program whose chain it is, so that its own listing shows them, and bear the name of the network as
+their comment. Nothing is saved to disk: the firewall's own reload may take them away, and the next command puts them
+back.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 from minirun import store
 from minirun.errors import Conflict, MinirunError
 from minirun.linux import nft, nft_read
+from minirun.linux.netlink import attributes
 from minirun.network import helper, nat
 from minirun.network.foreign import extensions, legacy, look
 from minirun.network.foreign.nftables import verdict
@@ -36,28 +38,34 @@ _PROGRAMS = {  # (family, legacy): the program, and the name that it has where o
     ("ip6", True): ("ip6tables-legacy", "ip6tables"),
 }
 _INPUT_KEYS = (6, 17)  # NFT_META_IIFNAME, NFT_META_BRI_IIFNAME
+_PROTOCOLS = {bytes([number]): name for name, number in nft.PROTOCOLS.items()}
+_HOOKS = ((nft.NF_INET_FORWARD, "FORWARD"), (nft.NF_INET_LOCAL_IN, "INPUT"))
 
 
 class Opening(Step):
-    """Accept rules for one bridge in one chain of somebody else's."""
+    """Accept rules for one bridge in one chain of somebody else's.
+
+    ``asked`` is [] for what is forwarded, and [protocol, port] of each way to the name server for what comes in.
+    """
 
     kind = "opening"
-    fields = ("network", "bridge", "program", "family", "table", "chain")
+    fields = ("network", "bridge", "program", "family", "table", "chain", "asked")
     network: str
     bridge: str
     program: str
     family: str
     table: str
     chain: str
+    asked: list[list[str]]
 
     def sh(self) -> str:
-        return "\n".join(" ".join(_quoted(word) for word in words) for words in self._commands("-I"))
+        return "\n".join(" ".join(_quoted(word) for word in words) for words in self._commands("-I").values())
 
     def do(self) -> None:
-        store.create(f"{store.directory(f'{store.state}/forward')}/{self.network}", "")  # see ``nat.stand``
+        store.create(f"{store.directory(f'{store.state}/forward')}/{self.network}", "")  # see ``gate.open_again``
         present = set(self._present())
-        for side, words in zip("io", self._commands("-I"), strict=True):
-            if side not in present:
+        for tag, words in self._commands("-I").items():
+            if tag not in present:
                 helper.run(words, "nftables" if self.program == NFT else "iptables")
 
     def undo(self) -> None:
@@ -68,36 +76,44 @@ class Opening(Step):
                     helper.run([NFT, "delete", "rule", *where], "nftables")
             return
         present = list(self._present())
-        for side, words in zip("io", self._commands("-D"), strict=True):
-            for _ in range(present.count(side)):
+        for tag, words in self._commands("-D").items():
+            for _ in range(present.count(tag)):
                 helper.run(words, "iptables")
 
-    def _commands(self, verb: str) -> list[list[str]]:
-        """The commands that put both rules first in the chain, or delete them (``-D``, of iptables only)."""
-        label = comment(self.network)
-        if self.program == NFT:
-            where = [NFT, "insert", "rule", self.family, self.table, self.chain]
-            key = "brname" if self.family == "bridge" else "ifname"
-            match = [f"meta {side}{key}" for side in "io"]
-            return [[*where, words, f'"{self.bridge}"', "accept", "comment", f'"{label}"'] for words in match]
-        what = ["-m", "comment", "--comment", label, "-j", "ACCEPT"]
-        return [[self.program, "-w", verb, self.chain, f"-{side}", self.bridge, *what] for side in "io"]
+    def _commands(self, verb: str) -> dict[str, list[str]]:
+        """The commands that put the rules first in the chain, or delete them (``-D``, of iptables only), by a tag."""
+        label, is_nft = comment(self.network), self.program == NFT
+        if is_nft:
+            head = [NFT, "insert", "rule", self.family, self.table, self.chain]
+            tail = ["accept", "comment", f'"{label}"']
+        else:
+            head = [self.program, "-w", verb, self.chain]
+            tail = ["-m", "comment", "--comment", label, "-j", "ACCEPT"]
+        key = "brname" if self.family == "bridge" else "ifname"
+        matches: dict[str, list[str]] = {}
+        for side in "i" if self.asked else "io":
+            matches[side] = [f"meta {side}{key}", f'"{self.bridge}"'] if is_nft else [f"-{side}", self.bridge]
+        if self.asked:
+            device = matches.pop("i")
+            for protocol, port in self.asked:
+                service = [protocol, "dport", port] if is_nft else ["-p", protocol, "--dport", port]
+                matches[protocol] = device + service
+        return {tag: [*head, *match, *tail] for tag, match in matches.items()}
 
     def _present(self) -> Iterator[str]:
-        """``i`` and ``o`` for each rule of ours that is in the chain already."""
-        if self.program != NFT and self.program.endswith("legacy"):
-            yield from legacy.Table(4 if self.family == "ip" else 6).sides(self.chain, comment(self.network))
+        """The tag of each rule of ours that is in the chain already."""
+        if self.program.endswith("legacy"):
+            yield from legacy.Table(4 if self.family == "ip" else 6).tags(self.chain, comment(self.network))
             return
         for rule in nft_read.rules(self.family, self.table, self.chain):
             words = {rule.comment, *(_comment_of(*expression) for expression in rule.expressions)}
             if comment(self.network) in words:
-                keys = [int.from_bytes(found.get(2, b""), "big") for name, found in rule.expressions if name == "meta"]
-                yield "i" if any(key in _INPUT_KEYS for key in keys) else "o"
+                yield _tag(rule)
 
 
 def openings(network: Network, stops: Sequence[Stop]) -> list[Opening]:
     """The steps that open these chains for a network."""
-    return [Opening(network.name, network.bridge, *_place(stop)) for stop in stops]
+    return [Opening(network.name, network.bridge, *_place(stop), _asked(network, stop)) for stop in stops]
 
 
 def open_for(network: Network, stops: Sequence[Stop], ports: Sequence[tuple[str, int]] = ()) -> list[Opening]:
@@ -108,7 +124,7 @@ def open_for(network: Network, stops: Sequence[Stop], ports: Sequence[tuple[str,
             step.do()
         except MinirunError as error:
             raise Conflict(f"--allow-forward: {stop}", str(error), owners_way(stop, network.bridge)) from None
-    left = look.forward(network, ports)
+    left = look.everything(network, ports)
     if left:
         raise Conflict("--allow-forward", look.sentence(left, network.name), owners_way(left[0], network.bridge))
     return steps
@@ -120,16 +136,18 @@ def close_all(network: Network) -> None:
         os.unlink(f"{store.state}/forward/{network.name}")
     except FileNotFoundError:
         pass
-    places: set[tuple[str, str, str, str]] = set()
-    for chain in nft.foreign_chains(nat.TABLE.name, nft.NF_INET_FORWARD):
-        for name in (chain.name, DOCKER):
-            places.add((*_program(chain.family, chain.table, chain.name, False), name))
-    for family, path in nat.LEGACY_NAMES.items():
-        if legacy.FILTER in (store.read(path) or "").split():
-            program = _program("ip" if family == 4 else "ip6", legacy.FILTER, "FORWARD", True)
-            places |= {(*program, "FORWARD"), (*program, DOCKER)}
-    for place in places:
-        Opening(network.name, network.bridge, *place).undo()
+    for hook, built_in in _HOOKS:
+        asked = look.name_ports(network) if built_in == "INPUT" else []
+        places: set[tuple[str, str, str, str]] = set()
+        for chain in nft.foreign_chains(nat.TABLE.name, hook):
+            for name in (chain.name, DOCKER):
+                places.add((*_program(chain.family, chain.table, chain.name, False), name))
+        for family, path in nat.LEGACY_NAMES.items():
+            if legacy.FILTER in (store.read(path) or "").split():
+                program = _program("ip" if family == 4 else "ip6", legacy.FILTER, built_in, True)
+                places |= {(*program, built_in), (*program, DOCKER)}
+        for place in places:
+            Opening(network.name, network.bridge, *place, asked).undo()
 
 
 def owners_way(stop: Stop, bridge: str) -> str:
@@ -140,25 +158,24 @@ def owners_way(stop: Stop, bridge: str) -> str:
     return f"nft list chain {stop.family} {stop.table} {stop.chain}" if program == NFT else f"{program} -S {stop.chain}"
 
 
-def for_names(stop: Stop, network: Network) -> str:
-    """The command that lets containers reach the name server at the gateway's address."""
-    if stop.table == "firewalld":
-        return owners_way(stop, network.bridge)
-    program = _program(stop.family, stop.table, stop.chain, stop.legacy)[0]
-    commands = []
-    for protocol in ("udp", "tcp"):
-        if program == NFT:
-            where = f"{stop.family} {stop.table} {stop.chain}"
-            commands.append(f"nft insert rule {where} iifname {network.bridge} {protocol} dport 53 accept")
-        else:
-            commands.append(f"{program} -I {stop.chain} -i {network.bridge} -p {protocol} --dport 53 -j ACCEPT")
-    return "; ".join(commands)
-
-
 def _place(stop: Stop) -> tuple[str, str, str, str]:
     """The program, family, table and chain by which a chain is opened."""
     program, family, table = _program(stop.family, stop.table, stop.chain, stop.legacy)
     return program, family, table, DOCKER if _docker_comes_first(stop, program) else stop.chain
+
+
+def _asked(network: Network, stop: Stop) -> list[list[str]]:
+    return look.name_ports(network) if look.NAMES in stop.what else []
+
+
+def _tag(rule: nft_read.Rule) -> str:
+    """Which of the rules of an ``Opening`` it is: by its protocol, else by its side."""
+    for name, found in rule.expressions:
+        value = dict(attributes(found.get(3, b""))).get(nft.NFTA_DATA_VALUE, b"") if name == "cmp" else b""
+        if value in _PROTOCOLS:
+            return _PROTOCOLS[value]
+    keys = [int.from_bytes(found.get(2, b""), "big") for name, found in rule.expressions if name == "meta"]
+    return "i" if any(key in _INPUT_KEYS for key in keys) else "o"
 
 
 def _program(family: str, table: str, chain: str, old: bool) -> tuple[str, str, str]:
