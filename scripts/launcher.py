@@ -56,7 +56,7 @@ if all(os.stat(path).st_mtime_ns < made for path in {sources!r}):
 EXTENSIONS = ("_cffi_backend", "_json", "_struct", "_socket")
 HOT = (  # what is measured, and what it imports only when it needs it, as each start does
     *("cli.run", "cli.exec", "cli.oci", "cli.oci.lifecycle", "cli.oci.execute", "cli.oci.foreground", "cli.cleanup"),
-    *("cli.main", "engine.run", "runtime.control"),
+    *("cli.main", "engine.run", "runtime.control", "network.claim"),
     *("network.foreign.gate", "network.foreign.opening"),  # where other firewalls drop what is forwarded
 )
 

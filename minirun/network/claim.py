@@ -1,8 +1,9 @@
-"""Are the ports free, and which ones when any will do: asked before anything starts, and settled under one lock.
+"""Are the ports free, and which ones when any will do: asked before anything starts, and settled under locks.
 
 A port of the host can be taken by another ``-p`` of the same command, by another container (an element of our table)
-or by a program (which bind(2) knows best). Between the answer and the container's own elements nobody else may ask:
-the lock is held from ``claim`` until the step ``publish`` is done, or the process that holds it has ended.
+or by a program (which bind(2) knows best). Between the answer and the container's own elements nobody else may ask for
+the same port: one file has a byte for each port of each protocol, and its bytes are locked from ``claim`` until the
+step ``publish`` is done, or the process that holds them has ended. Starts that want different ports do not wait.
 """
 
 from __future__ import annotations
@@ -39,14 +40,15 @@ listeners: dict[tuple[str, int], int] = {}  # (protocol, port) of [::1]: its soc
 def claim(asked: Sequence[Port], families: Sequence[int]) -> list[Port]:
     """What will be published on a network with these families (IPV4, IPV6), every port and address decided.
 
-    Holds the lock afterwards: ``release`` it. Raises Conflict, UsageError.
+    Holds their locks afterwards: ``release`` them. Raises Conflict, UsageError.
     """
     global _lock
-    import fcntl
-
     _lock = os.open(f"{store.directory(store.state)}/ports.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(_lock, fcntl.LOCK_EX)
+        # Who waits, waits in the order of the numbers: so of two none waits for what the other has.
+        for port in sorted(asked, key=_place):
+            if port.host_port:
+                _hold(port, wait=True)
         decided = propose(asked, families)
         for port in proxied(decided):
             listeners[port.protocol, port.host_port] = _listen(port)
@@ -57,11 +59,29 @@ def claim(asked: Sequence[Port], families: Sequence[int]) -> list[Port]:
 
 
 def release() -> None:
-    """Let others claim ports; not holding the lock is fine."""
+    """Let others claim these ports; holding none is fine."""
     global _lock
     if _lock >= 0:
         os.close(_lock)
         _lock = -1
+
+
+def _place(port: Port) -> int:
+    """Where its byte is in the file of locks."""
+    return nft.PROTOCOLS[port.protocol] << 16 | port.host_port
+
+
+def _hold(port: Port, wait: bool) -> bool:
+    """Lock a port or a range (fcntl(2), F_SETLK); without ``wait``, False if somebody has one of them just now."""
+    if _lock < 0:  # nothing is to be reserved
+        return True
+    import fcntl
+
+    try:
+        fcntl.lockf(_lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), port.count, _place(port))
+    except BlockingIOError:
+        return False
+    return True
 
 
 def propose(asked: Sequence[Port], families: Sequence[int]) -> list[Port]:
@@ -70,21 +90,23 @@ def propose(asked: Sequence[Port], families: Sequence[int]) -> list[Port]:
     others = _Others(len(asked))
     # Those with a number first: none of the others may get it.
     for port in sorted(asked, key=lambda port: not port.host_port):
-        addresses = _addresses(port, families)
-        numbers: Sequence[int] | Iterator[int] = [port.host_port] if port.host_port else _candidates(port)
-        for number in numbers:
-            wanted = [port.at(address, number) for address in addresses]
-            try:
-                _check(port, wanted, others)
-            except Conflict:
-                if port.host_port:
-                    raise
-                continue
-            decided += wanted
-            break
-        else:
-            raise Conflict(f"-p {port}", "no port is free", f"see: ss -an, and {EPHEMERAL}")
+        decided += _decide(port, _addresses(port, families), others)
     return decided
+
+
+def _decide(port: Port, addresses: Sequence[str], others: _Others) -> list[Port]:
+    """The port at each of the addresses, with a number that is free."""
+    numbers: Sequence[int] | Iterator[int] = [port.host_port] if port.host_port else _candidates(port)
+    for number in numbers:
+        wanted = [port.at(address, number) for address in addresses]
+        try:
+            if port.host_port or _hold(wanted[0], wait=False):
+                _check(port, wanted, others)
+                return wanted
+        except Conflict:
+            if port.host_port:
+                raise
+    raise Conflict(f"-p {port}", "no port is free", f"see: ss -an, and {EPHEMERAL}")
 
 
 def _addresses(port: Port, families: Sequence[int]) -> list[str]:

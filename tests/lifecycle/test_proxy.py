@@ -15,6 +15,7 @@ from tests.fakehost import REPOSITORY
 from tests.lifecycle.machine import Machine
 from tests.network.containers import SERVER, make_network
 
+SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g", "-O1"]
 PROXY = str(REPOSITORY / "minirun/libexec/minirun-proxy")
 # Takes all that a client sends until its end, and only then sends it back.
 ECHO = """
@@ -176,14 +177,25 @@ def test_a_kill_of_everything_leaves_no_proxy(host: Machine, running: Running) -
     assert host.out("ps", "-q") == ""
 
 
-def test_what_it_holds_is_bounded(host: Machine, running: Running) -> None:
+@pytest.fixture(scope="module")
+def sanitized(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The proxy, built with the address and undefined-behaviour sanitizers."""
+    target = str(tmp_path_factory.mktemp("sanitized") / "minirun-proxy")
+    command = ["gcc", *SANITIZE, "-std=gnu11", str(REPOSITORY / "csrc/proxy.c"), "-o", target]
+    if subprocess.run(command, capture_output=True).returncode:  # a gcc without them
+        return PROXY
+    return target
+
+
+def test_what_it_holds_is_bounded(host: Machine, running: Running, sanitized: str) -> None:
     """By hand, with room for seven connections: the others wait; of UDP the clients that were quiet are forgotten."""
     running.serve(SERVER, "tcp", "80", "inner", inside="")
     running.serve(SERVER, "udp", "5300", "inner", inside="")
-    script = f"ulimit -n 321; exec {PROXY} tcp [::1]:8080 127.0.0.1:80 udp [::1]:5353 127.0.0.1:5300"
+    running.serve(ECHO.replace("80)", "81)").replace(", 80", ", 81"), inside="")
+    ports = "tcp [::1]:8081 127.0.0.1:80 udp [::1]:5353 127.0.0.1:5300 tcp [::1]:8080 127.0.0.1:81"
     code = """
 import socket, sys
-held = [socket.create_connection(("::1", 8080), 10) for _ in range(40)]
+held = [socket.create_connection(("::1", 8081), 10) for _ in range(40)]
 seen = 0
 for client in held:  # those beyond the seventh are served as others end
     seen += client.recv(100).startswith(b"inner sees")
@@ -196,11 +208,14 @@ for client in clients:
     assert client.recv(100).startswith(b"inner sees")
 print(len(clients))
 """
-    proxy = host.popen(["sh", "-c", script])
+    proxy = host.popen(["sh", "-c", f"ulimit -n 321; exec {sanitized} {ports}"], stderr=subprocess.PIPE)
     running.servers.append(proxy)
-    host.wait_until("ss -lnu 'sport = 5353' | grep -q 5353")
+    host.wait_until("ss -lnt 'sport = 8080' | grep -q 8080")
     assert host.run([sys.executable, "-c", code]).stdout.split() == ["40", "300"]
+    assert host.run([sys.executable, "-c", HALF_CLOSE]).stdout == "whole\n"
     assert len(os.listdir(f"/proc/{proxy.pid}/fd")) < 321
+    proxy.terminate()
+    assert proxy.communicate(timeout=10)[1] == ""
 
 
 @pytest.mark.parametrize(
