@@ -73,10 +73,11 @@ def test_the_plugin_is_killed(host: FakeHost, what: str, fresh: bool) -> None:
     """``fresh``: the network has to be made, too."""
     plugin = Plugin(host)
     plugin.namespace("one")
-    if not fresh:
-        plugin.add("one", **PUBLISHED)
-    if what == "ADD" and not fresh:
+    plugin.add("one", **PUBLISHED)
+    if what == "ADD":
         plugin.delete("one")
+    if fresh:
+        host.run(["sh", "-c", NEW, "sh", host.state, host.root])
     names = calls(plugin, what)
     plugin.delete("one")
     assert len(names) > 20, names
