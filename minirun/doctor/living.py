@@ -7,7 +7,7 @@ work on the same machine, with directories of their own: theirs are known by the
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from minirun import store
@@ -37,7 +37,16 @@ class Living:
         self.ids = self.held | {monitor.id for monitor in self.monitors if not monitor.ours}
         self.ids |= attachments.owners()  # of other engines' containers, by CNI: no process of ours lives as long
         self.short = {identity[:12] for identity in self.ids}
-        self.tags = {owner_tag(identity) for identity in self.ids}
+        self.tags = {owner_tag(identity) for identity in (*self.ids, *_lenders(self.held))}
+
+
+def _lenders(living: Iterable[str]) -> Iterator[str]:
+    """The containers, perhaps gone, in whose network namespaces others live (``--net container:``)."""
+    for identity in living:
+        record = store.read_json(f"{store.root}/containers/{identity}/container.json") or {}
+        mode, _, lender = record.get("NetworkMode", "").partition(":")
+        if mode == "container":
+            yield lender
 
 
 def is_id(text: str) -> bool:

@@ -98,6 +98,9 @@ def test_packets_pass_on_each_network_as_soon_as_it_is_connected(host: Machine) 
     assert link["address"] == "02:42:00:00:00:09"
     alias = host.run(["ip", "link", "show", host.inspect("b")["NetworkSettings"]["Networks"]["dual"]["EndpointID"]])
     assert f"alias b {host.inspect('b')['Id'][:12]}" in alias.stdout
+    row = next(json.loads(line) for line in host.out("ps", "--format", "json").splitlines() if '"b"' in line)
+    assert row["Networks"] == "br0,dual,four"
+    assert row["IPAddress"].split(", ") == [each[0] for each in ours.values()]
     disconnect(host, "dual", "b")
     assert consistent(host, "b") == ["br0", "four"]
     assert not pings(host, "a", "10.77.0.9", "eth0")

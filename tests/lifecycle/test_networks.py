@@ -159,6 +159,7 @@ def test_the_shared_namespace_outlives_its_owner_without_cables(host: Machine) -
     assert not re.search(r"^\d+: mr", host.run(["ip", "-o", "link"]).stdout, re.M)
     assert "not running" in host.refused("run", "--net", "container:side", *SLEEP)
     assert host.out("ps", "-q") == host.inspect("side")["Id"][:12]
+    assert "side" not in host.minirun("doctor", "--leaks", check=False).stdout
     host.minirun("rm", "-f", "side")
     assert host.leftovers() == []
 
@@ -279,6 +280,36 @@ def test_a_container_in_the_hosts_network_has_the_hosts_names(host: Machine) -> 
         assert shown == "127.0.0.1 box\n192.0.2.7\tdb\nnameserver 192.0.2.53\nsearch x.org"
     finally:
         host.run(["umount", "/etc/resolv.conf", "/etc/hosts"])
+
+
+def test_packets_are_as_large_as_the_uplink_takes_them(host: Machine) -> None:
+    host.run(["ip", "link", "set", "eth0", "mtu", "1300"])
+    try:
+        host.minirun("network", "create", "lab")
+    finally:
+        host.run(["ip", "link", "set", "eth0", "mtu", "1500"])
+    host.out("run", "-d", "--name", "a", "--net", "lab", *SLEEP)
+    assert (record(host, "lab")["mtu"], record(host, "br0")["mtu"]) == (1300, 1500)
+    links = [json.loads(host.run(["ip", *words, "-j", "link"]).stdout) for words in ([], ["-n", "a"])]
+    mtus = {link["ifname"]: link["mtu"] for shown in links for link in shown}
+    assert (mtus["lab"], mtus["eth0"], mtus[f"mr{host.inspect('a')['Id'][:12]}"]) == (1300, 1300, 1300)
+
+
+def test_the_bridges_mac_does_not_follow_its_ports(host: Machine) -> None:
+    """A bridge whose MAC nobody set takes the lowest of its ports', and neighbours send into the void for a while."""
+
+    def mac() -> Any:
+        return json.loads(host.run(["ip", "-j", "link", "show", "lab"]).stdout)[0]["address"]
+
+    host.minirun("network", "create", "lab")
+    pinned = record(host, "lab")["mac"]
+    assert mac() == pinned
+    for number in range(3):
+        host.out("run", "-d", "--name", f"c{number}", "--net", "lab", *SLEEP)
+    assert mac() == pinned
+    host.minirun("rm", "-f", "c0", "c1", "c2")
+    host.settle()
+    assert mac() == pinned
 
 
 def test_subnets_pass_over_the_routes_of_a_vpn(host: Machine) -> None:
