@@ -32,9 +32,18 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _serve(lock: int, control: int) -> int:
-    """Be the server. What Python says of a mistake of ours goes into a file, since nobody else is there to hear it."""
+    """Be the server, with nothing else of whoever started it: a pipe of theirs would never end.
+
+    What Python says of a mistake of ours goes into a file, since nobody else is there to hear it.
+    """
     errors = os.open(f"{store.state}/nameserver/errors", os.O_WRONLY | os.O_CLOEXEC)
     os.dup2(errors, 2)
+    for number in map(int, os.listdir("/proc/self/fd")):
+        if number > 2 and number not in (lock, control):
+            try:
+                os.close(number)
+            except OSError:  # that of the listing itself
+                pass
     networks_lock = os.open(f"{store.state}/networks.lock", os.O_RDWR | os.O_CLOEXEC)
     from minirun.network.nameserver import server
 

