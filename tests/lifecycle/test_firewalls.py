@@ -61,3 +61,13 @@ def test_the_start_opens_what_it_may(closed: Machine) -> None:
     assert closed.minirun("run", "--rm", *fetch).stdout == "through\n"
     reset(closed)
     assert closed.run(["iptables-nft", "-S", "FORWARD"]).stdout == "-P FORWARD ACCEPT\n"
+
+
+def test_a_firewall_that_comes_later_is_opened_by_the_next_command(host: Machine) -> None:
+    host.minirun("run", "--rm", "--allow-forward", "busybox", "true")
+    host.run(["iptables-legacy", "-P", "FORWARD", "DROP"])
+    host.minirun("ps")
+    assert host.run(["iptables-legacy", "-S", "FORWARD"]).stdout.count("minirun network br0") == 2
+    reset(host)
+    assert host.run(["iptables-legacy", "-S", "FORWARD"]).stdout == "-P FORWARD DROP\n"
+    host.run(["iptables-legacy", "-P", "FORWARD", "ACCEPT"])

@@ -186,7 +186,7 @@ def test_who_comes_or_goes_meanwhile_is_not_forgotten(host: FakeHost) -> None:
     ]
     for one in crowd:
         assert one.stdout and one.stdout.readline() == "ready\n"
-    for _ in range(5):
+    for _ in range(3):
         host.minirun("network", "reload")
         host.run(["nft", "flush", "ruleset"])
         host.minirun("ps")

@@ -29,6 +29,7 @@ def pass_through(
     """
     if wish == ALLOW:
         remember(network)
+        opening.watch(network.name)  # a firewall may come later
     stops = look.everything(network, ports)
     if not stops:
         return []

@@ -62,7 +62,7 @@ class Opening(Step):
         return "\n".join(" ".join(_quoted(word) for word in words) for words in self._commands("-I").values())
 
     def do(self) -> None:
-        store.create(f"{store.directory(f'{store.state}/forward')}/{self.network}", "")  # see ``gate.open_again``
+        watch(self.network)
         present = set(self._present())
         for tag, words in self._commands("-I").items():
             if tag not in present:
@@ -109,6 +109,11 @@ class Opening(Step):
             words = {rule.comment, *(_comment_of(*expression) for expression in rule.expressions)}
             if comment(self.network) in words:
                 yield _tag(rule)
+
+
+def watch(network: str) -> None:
+    """Have every command see to it that what is opened for a network stays open: see ``gate.open_again``."""
+    store.create(f"{store.directory(f'{store.state}/forward')}/{network}", "")
 
 
 def openings(network: Network, stops: Sequence[Stop]) -> list[Opening]:
