@@ -5,8 +5,8 @@
  * Everything else that is published is translated by nftables. The kernel takes no answer to ::1 from a network, so here
  * somebody has to listen. PROTOCOL is tcp or udp, LISTEN is @FD, a socket that is bound already, or an address like
  * [::1]:8080, TARGET an address like 10.201.0.2:80. A byte to the socket --until says that we serve; when nobody holds its
- * other end any more, the container is gone, and so are we. Nothing is allocated: each table has its end, and who comes
- * late waits. */
+ * other end any more, the container is gone, and so are we. It may be a pidfd, too. Nothing is allocated: each table has
+ * its end, and who comes late waits. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -442,7 +442,7 @@ int main(int argc, char **argv)
 	signal(SIGHUP, SIG_IGN);
 	if (chdir("/") < 0 || !drop_privileges())
 		return 125;
-	if (until >= 0 && write(until, "1", 1) < 0)
+	if (until >= 0 && send(until, "1", 1, 0) < 0 && errno != ENOTSOCK)
 		return 125;
 	loop();
 	return 0;

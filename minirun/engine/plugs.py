@@ -231,7 +231,9 @@ def _publish(container: Container, record: dict[str, Any], endpoints: list[Endpo
     ports = [Port.from_record(item) for item in record["Ports"]]
     new: list[Step] = []
     if any(each.gateways for each in endpoints):
-        new = attach.publish_steps(container.id, record["Name"], endpoints, ports)
+        state = container.state()
+        process = (state["pid"], state["start"]) if state else None
+        new = attach.publish_steps(container.id, record["Name"], endpoints, ports, process)
     journal = _journal(container, PORTS)
     was = store.read_json(journal) or {"old": [], "new": _published(container)}
     wanted = [each.record() for each in new]

@@ -54,9 +54,16 @@ def attach_steps(
 
 
 def publish_steps(
-    container_id: str, container_name: str, endpoints: Sequence[Endpoint], published: Sequence[Port]
+    container_id: str,
+    container_name: str,
+    endpoints: Sequence[Endpoint],
+    published: Sequence[Port],
+    process: tuple[int, int] | None = None,
 ) -> list[Step]:
-    """The steps that let ports of the host lead to the container: to its addresses on the ways out."""
+    """The steps that let ports of the host lead to the container: to its addresses on the ways out.
+
+    ``process`` is its first one (pid, start), if it runs already.
+    """
     from minirun.network import ports
 
     ways = [each for each in endpoints if each.gateways]
@@ -68,7 +75,7 @@ def publish_steps(
     if proxied:
         from minirun.network import proxy
 
-        steps.append(proxy.step(*whose, proxied, inside))
+        steps.append(proxy.step(*whose, proxied, inside, process))
     return steps
 
 

@@ -27,20 +27,28 @@ _PATIENCE = 10  # seconds
 _SIGKILL = 9
 
 
-def step(network: str, container: str, comment: str, ports: Sequence[Port], inside: Sequence[str]) -> Proxy:
-    """The step for these ports of [::1], of a container with these addresses."""
+def step(
+    network: str,
+    container: str,
+    comment: str,
+    ports: Sequence[Port],
+    inside: Sequence[str],
+    process: tuple[int, int] | None = None,
+) -> Proxy:
+    """The step for these ports of [::1], of a container with these addresses; see ``Proxy`` for ``process``."""
     target = next((address for address in inside if ":" in address), inside[0])
     host = f"[{target}]" if ":" in target else target
-    return Proxy(
-        network,
-        container,
-        comment,
-        [[port.protocol, port.host_port, f"{host}:{port.container_port}"] for port in ports],
-    )
+    asked = [[port.protocol, port.host_port, f"{host}:{port.container_port}"] for port in ports]
+    found = Proxy(network, container, comment, asked)
+    found.process = process
+    return found
 
 
 class Proxy(Step):
-    """The process, and a note of which one it is. ``ports`` are [protocol, port of [::1], address inside]."""
+    """The process, and a note of which one it is. ``ports`` are [protocol, port of [::1], address inside].
+
+    It ends with the holders of a socket or, of a container that runs already, with its first ``process`` (pid, start).
+    """
 
     kind = "proxy"
     fields = ("network", "container", "comment", "ports")
@@ -48,6 +56,7 @@ class Proxy(Step):
     container: str
     comment: str
     ports: list[tuple[str, int, str]]
+    process: tuple[int, int] | None = None
 
     def sh(self) -> str:
         words = " ".join(f"{protocol} [{LOOPBACK6}]:{number} {target}" for protocol, number, target in self.ports)
@@ -60,10 +69,8 @@ class Proxy(Step):
         )
 
     def do(self) -> None:
-        ours, theirs = syscalls.socketpair()
+        ours, theirs = (-1, syscalls.open_process(*self.process)) if self.process else syscalls.socketpair()
         words, passed = [PROGRAM, "--owner", self.comment, "--until", str(theirs)], [theirs]
-        if self.holders is None:  # ports that move while the container lives: it shall not end with us, but be ended
-            passed.append(os.dup(ours))
         for protocol, number, target in self.ports:
             listener = claim.listeners.pop((protocol, number), -1)  # else it was not us who claimed them
             passed += [listener] if listener >= 0 else []
@@ -75,11 +82,11 @@ class Proxy(Step):
         finally:
             for descriptor in passed:
                 os.close(descriptor)
-        if self.holders is not None:
+        if self.holders is not None and ours >= 0:
             self.holders.append(ours)
         store.directory(os.path.dirname(self._path()))
         store.write(self._path(), f"{pid} {_start(pid)}\n")
-        if not os.read(ours, 1):
+        if ours >= 0 and not os.read(ours, 1):
             raise MinirunError("minirun-proxy", "ended before it served", f"by hand it would be: {self.sh()}")
         claim.release()
 

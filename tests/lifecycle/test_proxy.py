@@ -167,6 +167,23 @@ def test_it_ends_with_its_container_however_that_ends(host: Machine, running: Ru
     assert host.run(["find", *folders, "-type", "f"]).stdout == ""
 
 
+def test_it_follows_a_container_from_network_to_network(host: Machine, running: Running) -> None:
+    start(host, "8080:80")
+    (first,) = proxies(host)
+    make_network(host, "other", ipv6=True)
+    host.out("network", "connect", "other", "web")
+    host.out("network", "disconnect", "six", "web")
+    (second,) = proxies(host)
+    assert second != first
+    running.serve(SERVER, "tcp", "80", "web")
+    assert ask(host).startswith("web sees fd")
+    program = host.inspect("web")["State"]["Pid"]
+    os.kill(int(Path(f"/proc/{program}/stat").read_text().rpartition(")")[2].split()[1]), signal.SIGKILL)
+    host.wait_until(f"test ! -e /proc/{second} || grep -q Z /proc/{second}/stat")
+    host.out("rm", "-f", "web")
+    host.out("network", "rm", "other")
+
+
 def test_a_kill_of_everything_leaves_no_proxy(host: Machine, running: Running) -> None:
     start(host, "8080:80")
     (proxy,) = proxies(host)
