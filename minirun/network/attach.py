@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 NETNS = "/run/netns"  # iproute2's own place, so that `ip netns exec <name>` just works
 PROC_NET = "/proc/sys/net"
+MOST_LOOKS = 10000  # for something that comes by itself
 ENODEV, EINVAL, EXFULL, EADDRNOTAVAIL = 19, 22, 54, 99
 
 
@@ -358,6 +359,10 @@ class Interface(Step):
         for gateway in self.gateways:
             family = f"{ip} -6" if ":" in gateway else ip
             lines += [f"{family} route add default via {gateway} dev {self.device} proto static"]
+        if self._addresses6():
+            lines += [f"{ip} link show {self.device} > /dev/null  # reading it makes IPv6 ready at once"]
+        for address in self._addresses6():
+            lines += [f"until {ip} route get {address} | grep -q ^local; do :; done"]
         return "\n".join(lines)
 
     def do(self) -> None:
@@ -372,7 +377,24 @@ class Interface(Step):
                 *(netlink.add_address(index, *_split(address)) for address in self.addresses),
                 netlink.set_up(self.device),  # before the routes: a gateway behind a device that is down is refused
                 *(netlink.add_default_route(index, gateway) for gateway in self.gateways),
+                # IPv6 waits for the news that the link is up, which comes later, but not after this: see Carrier.
+                *([netlink.get_link(self.device)] if self._addresses6() else []),
             )
+            for address in self._addresses6():
+                self._await(socket, address)
+
+    def _await(self, socket: netlink.Socket, address: str) -> None:
+        """Wait until an IPv6 address counts: the kernel adds its route later (addrconf_dad_work), mostly within 0.1 ms.
+
+        Until then answers to it are dropped, and what was asked is asked again after a second.
+        """
+        for _ in range(MOST_LOOKS):
+            if netlink.Route(socket.ask(netlink.get_route(address))[0]).type == netlink.RTN_LOCAL:
+                return
+            os.sched_yield()
+
+    def _addresses6(self) -> list[str]:
+        return [address.partition("/")[0] for address in self.addresses if ":" in address]
 
     def undo(self) -> None:
         """Take the addresses away: somebody may hold the namespace, and they will soon be another's."""
