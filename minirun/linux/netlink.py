@@ -263,7 +263,7 @@ def new_veth(name: str, master: int, mtu: int, peer: str, netns: int, peer_mac: 
     return _link_message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, name, *details, set_flags=IFF_UP, change=IFF_UP)
 
 
-def set_port(name: str, alias: str, guarded: bool = False, group: int = 0) -> Message:
+def set_port(name: str, alias: str, *, guarded: bool = False, group: int = 0) -> Message:
     """Set a bridge port's alias and its device ``group``, and let it send a frame back where it came from (hairpin).
 
     With ``guarded`` frames to 01:80:c2:00:00:0X are handled as all others (mask: all but pause frames, which every

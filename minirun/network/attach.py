@@ -215,7 +215,7 @@ class Veth(Step):
             if bridge is None:
                 raise OSError(ENODEV, "no such bridge", self.bridge)
             self._create(socket, bridge.index)
-            socket.ask(netlink.set_port(self.host, self.alias, self.guarded, self._group))
+            socket.ask(netlink.set_port(self.host, self.alias, guarded=self.guarded, group=self._group))
         # The far end is still down, so this one has no carrier, and IPv6 has not begun to look for an address.
         sysctl.write(f"{PROC_NET}/ipv6/conf/{self.host}/disable_ipv6", "1")
 

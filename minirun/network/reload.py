@@ -13,7 +13,7 @@ from minirun.network import bridge, ipam, nat
 from minirun.network import network as networks
 from minirun.network.endpoint import mac_address
 from minirun.network.foreign import gate
-from minirun.network.member import Member, Seat
+from minirun.network.member import Member, Seat, port_group
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -95,7 +95,8 @@ def _plug(network: Network) -> Iterator[str]:
             bridge = netlink.Link(socket.ask(netlink.get_link(target))[0])
             if link.master == 0:
                 socket.ask(netlink.set_master(port, bridge.index))
-                socket.ask(netlink.set_port(port, link.alias, network.isolate))
+                group = port_group(network.guarded, network.isolate)
+                socket.ask(netlink.set_port(port, link.alias, guarded=network.guarded, group=group))
                 if target != network.bridge:
                     Seat(port, lease.notes.get("mac") or mac_address(address)).do()
                 socket.ask(netlink.get_link(port), netlink.get_link(target))  # see attach.Carrier

@@ -229,6 +229,15 @@ def test_the_claims_come_back_from_the_leases(scene: Scene) -> None:
     assert scene.arrived(legal(scene)) == set(legal(scene))
 
 
+def test_a_cable_that_is_plugged_in_again_is_guarded_again(scene: Scene) -> None:
+    port = f"mr{scene.a.id[:12]}"
+    scene.host.run(["ip", "link", "set", port, "nomaster"])
+    assert port in scene.host.minirun("network", "reload").stdout
+    assert scene.arrived(spoofed4(scene)) == set()
+    assert scene.arrived(legal(scene)) == set(legal(scene))
+    assert "group_fwd_mask 0xfffd" in scene.host.run(["ip", "-d", "link", "show", port]).stdout
+
+
 @pytest.mark.parametrize("bridge_netfilter", ["0", "1"])
 def test_a_container_that_means_no_harm_is_not_hindered(host: FakeHost, bridge_netfilter: str) -> None:
     for family in ("iptables", "ip6tables"):
