@@ -69,6 +69,13 @@ def _opt_ipv6(target: Wanted, value: str) -> None:
     target.ipv6 = _truth(value, "--opt com.docker.network.enable_ipv6")
 
 
+def _opt_spoof(target: Wanted, value: str) -> None:
+    if value not in ("allow", "deny"):
+        raise UsageError(
+            f"--opt spoof={value}", "not allow or deny", "deny is the default: containers speak as themselves"
+        )
+
+
 def _bridge(target: Wanted, text: str) -> None:
     if len(text) > MAX_BRIDGE_NAME or text in bridge.RESERVED:
         raise UsageError(f"--interface-name {text}", f"not a name for a bridge of {MAX_BRIDGE_NAME} characters at most")
@@ -98,6 +105,7 @@ OPTS: dict[str, Callable[[Wanted, str], None]] = {
     "mtu": _mtu,
     "isolate": _opt_isolate,
     "routed": _opt_routed,
+    "spoof": _opt_spoof,
 }
 
 CREATE = [

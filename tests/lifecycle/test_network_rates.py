@@ -40,3 +40,12 @@ def test_explain_shows_the_commands(host: Machine) -> None:
     shown = host.out("explain", "run", "--net-rate-out", "1gbit", "busybox", "true")
     assert "root tbf rate 1000000000bit burst 2500000 limit " in shown
     assert "action mirred egress redirect dev mi" in shown
+
+
+def test_a_network_may_be_made_without_a_guard(host: Machine) -> None:
+    host.out("network", "create", "loose", "--opt", "spoof=allow")
+    host.out("run", "-d", "--name", "router", "--net", "loose", "busybox", "sleep", "1000")
+    assert "claims" not in host.out("explain", "run", "--net", "loose", "busybox", "true")
+    assert host.run(["ip", "-o", "link", "show", "group", "28018"]).stdout == ""
+    host.out("rm", "-f", "router")
+    assert "not allow or deny" in host.minirun("network", "create", "x", "--opt", "spoof=maybe", check=False).stderr
