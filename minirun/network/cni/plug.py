@@ -89,6 +89,9 @@ def remove_cable(owner: str) -> None:
     """Remove the cable of an attachment that has no record any more: it is told by its name and its alias."""
     with netlink.shared() as socket:
         link = netlink.find_link(socket, endpoint.host_end(owner))
+        detour = netlink.find_link(socket, f"mi{endpoint.host_end(owner)[2:]}")  # of attach.Rates
+        if detour and detour.kind == "ifb" and detour.alias.endswith(owner[:12]):
+            socket.ask(netlink.delete_link(detour.name))
         if link and link.kind == "veth" and (not link.alias or link.alias.endswith(owner[:12])):
             Cable(link.name, "", "", "", "", 0, link.alias, False, False).undo()
             Rates(link.name, 0, 1, 0, link.alias).undo()
