@@ -10,7 +10,7 @@ import os
 from minirun.linux import netlink
 from minirun.network import attach, endpoint
 from minirun.network.addresses import bits
-from minirun.network.attach import PROC_NET, Interface, Rates, Veth
+from minirun.network.attach import PROC_NET, Interface, Veth
 from minirun.network.ipam import Lease
 
 TYPE_CHECKING = False
@@ -94,4 +94,3 @@ def remove_cable(owner: str) -> None:
             socket.ask(netlink.delete_link(detour.name))
         if link and link.kind == "veth" and (not link.alias or link.alias.endswith(owner[:12])):
             Cable(link.name, "", "", "", "", 0, link.alias, False, False).undo()
-            Rates(link.name, 0, 1, 0, link.alias).undo()
