@@ -107,6 +107,7 @@ class FakeHost(Namespace):
             "MINIRUN_ROOT": self.root,
             "MINIRUN_CGROUP_PARENT": self.cgroup,
             "PYTHONPATH": str(REPOSITORY),
+            "MINIRUN_NAMESERVER_LINGER": "600",  # no test meets a new one by being slow; it is ended with the host
         }
         super().__init__("host", environment, "mount -t tmpfs -o mode=755 tmpfs /run")
         self.outside, self.lan = Namespace("outside"), Namespace("lan")
