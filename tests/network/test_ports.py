@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 
 import pytest
@@ -13,6 +14,7 @@ from tests.network.containers import Attached, Serve, at_once, identity
 
 # Says what is published, each as the container's record has it, or why not. The lock ends with the process.
 CLAIM = """
+import random
 import sys
 from minirun.errors import MinirunError
 from minirun.network import claim, ports
@@ -252,6 +254,7 @@ def test_a_port_has_one_container(host: FakeHost, first: str, second: str, refus
 def test_of_many_starts_at_once_one_gets_the_port(host: FakeHost) -> None:
     """By their own kind and across the sets: one address, all addresses, a range."""
     code = """
+import random
 import sys
 from minirun import step
 from minirun.errors import Conflict
@@ -274,3 +277,17 @@ print("got", *published)
     host.sysctl("net.ipv4.ip_local_port_range", "40000 40007")
     said = at_once(host, code, [(identity(f"any{number}"), "80") for number in range(8)])
     assert len(set(said)) == 8 and all(line.startswith("got 0.0.0.0:4000") for line in said), said
+
+
+def test_any_text_is_a_port_or_refused_in_one_line() -> None:
+    """What is understood says itself so that it is understood the same again."""
+    letters = random.Random(7)
+    for _ in range(20_000):
+        text = "".join(letters.choices("0123456789:::--[].//abcdtup%", k=letters.randrange(24)))
+        try:
+            found = ports.parse(text)
+        except UsageError as error:
+            assert str(error).startswith(f"-p {text}: ")
+            continue
+        for port in found:
+            assert str(ports.parse(str(port))[0]) == str(port), text
