@@ -81,7 +81,7 @@ def _row(container: Container, earlier: dict[str, str], seconds: float) -> dict[
 
 def _rates(rates: Sequence[int]) -> str:
     """The limits of a container's networks, in their order, in bits a second."""
-    return ", ".join(table.rate(rate) if rate else "no limit" for rate in rates) or "no limit"
+    return ", ".join(table.rate(rate) if rate else "no limit" for rate in rates) if any(rates) else "no limit"
 
 
 def _bytes(value: str) -> str:

@@ -13,7 +13,7 @@ from minirun.doctor.leak import Leak
 from minirun.doctor.living import Living, is_id
 from minirun.doctor.places import SCRATCH
 from minirun.linux import cgroup, netlink, syscalls
-from minirun.network import attach, endpoint, nat
+from minirun.network import endpoint, nat, netns
 from minirun.network import network as networks
 
 _GONE = "its container is gone"
@@ -82,9 +82,9 @@ def _mount_points() -> list[str]:
 
 
 def namespaces(living: Living) -> Iterator[Leak]:
-    """Network namespaces with our tag on their lo (see ``attach.Netns``); others have none there."""
-    for name in store.entries(attach.NETNS):
-        path = attach.netns_path(name)
+    """Network namespaces with our tag on their lo (see ``netns.Netns``); others have none there."""
+    for name in store.entries(netns.NETNS):
+        path = netns.netns_path(name)
         tag = _tag(path)
         if tag and tag not in living.tags:
             yield Leak("namespace", path, _GONE, f"ip netns del {name}", partial(syscalls.netns_delete, path))

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from minirun import store
 from minirun.linux import syscalls
-from minirun.network.attach import owner_tag
 from minirun.network.cni import attachments
+from minirun.network.netns import owner_tag
 
 _MONITOR, _NEEDED = "minirun-monitor", "--needed"
 _HEX = frozenset("0123456789abcdef")

@@ -14,8 +14,8 @@ from minirun.engine import record as records
 from minirun.engine.options import RunOptions
 from minirun.engine.record import Container
 from minirun.errors import Conflict, NotFound
-from minirun.network import attach, helper
-from minirun.network.attach import Netns
+from minirun.network import helper, netns
+from minirun.network.netns import Netns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ class Joined:
 
     def steps(self, identity: str, name: str) -> list[Join]:
         """What gives the container ``identity`` the namespace."""
-        tag = attach.owner_tag(self.container.id)
-        return [Join(name, tag, attach.netns_path(self.record["Name"]), self.container.live, identity)]
+        tag = netns.owner_tag(self.container.id)
+        return [Join(name, tag, netns.netns_path(self.record["Name"]), self.container.live, identity)]
 
 
 def decide(options: RunOptions) -> Joined | None:
@@ -95,12 +95,12 @@ class Join(Netns):
     identity: str
 
     def sh(self) -> str:
-        path = attach.netns_path(self.name)
+        path = netns.netns_path(self.name)
         return f"mkdir -p {self.place}/plugs\ntouch {self._mark()} {path}\nmount --bind {self.source} {path}"
 
     def do(self) -> None:
         # Marked first, and looked at after: either we see that it ends, or its end sees the mark.
-        path, owner = attach.netns_path(self.name), Container(os.path.basename(self.place))
+        path, owner = netns.netns_path(self.name), Container(os.path.basename(self.place))
         try:
             make_folder(self.place)
             store.create_whole(self._mark(), "")

@@ -23,9 +23,9 @@ from minirun.engine.options import Attachment
 from minirun.engine.record import Container
 from minirun.errors import Conflict, MinirunError, NotFound
 from minirun.linux import netlink, syscalls
-from minirun.network import attach, bridge, endpoint, ipam, nameservice
+from minirun.network import attach, bridge, endpoint, ipam, nameservice, netns
 from minirun.network import network as networks
-from minirun.network.attach import Veth
+from minirun.network.cable import Veth
 from minirun.network.endpoint import Endpoint
 
 TYPE_CHECKING = False
@@ -78,7 +78,7 @@ def connect(container: Container, wanted: Attachment) -> Endpoint:
         store.write_json(journal, [])  # from here on its end takes back what we do
         try:
             plug = _plug(container, record, wanted, network)
-            steps = attach.plug_steps(container.id, record["Name"], plug, attach.netns_path(record["Name"]))
+            steps = attach.plug_steps(container.id, record["Name"], plug, netns.netns_path(record["Name"]))
             steps.append(nameservice.Names([network.name]))
             store.write_json(journal, [each.record() for each in steps])
             _must_run(container, record)
@@ -105,7 +105,7 @@ def disconnect(container: Container, name: str) -> None:
         journal = _journal(container, f"{name}.json")
         if not os.path.exists(journal):
             joining.make_folder(container.live)
-            steps = attach.plug_steps(container.id, record["Name"], plug, attach.netns_path(record["Name"]))
+            steps = attach.plug_steps(container.id, record["Name"], plug, netns.netns_path(record["Name"]))
             store.write_json(journal, [each.record() for each in steps])
         store.create(_journal(container, CHANGED), "")
         _must_run(container, record)
@@ -180,7 +180,7 @@ def _must_run(container: Container, record: dict[str, Any]) -> None:
 def _plug(container: Container, record: dict[str, Any], wanted: Attachment, network: networks.Network) -> Endpoint:
     """Decide about the new plug: the first free cable and interface, and the leased addresses."""
     endpoints = _endpoints(record)
-    with netlink.shared(netns=attach.netns_path(record["Name"])) as socket:
+    with netlink.shared(netns=netns.netns_path(record["Name"])) as socket:
         links = [netlink.Link(body).name for body in socket.ask(netlink.get_links())]
     if wanted.interface in links:
         raise Conflict(f"--interface-name {wanted.interface}", f"container {record['Name']} has such an interface")
@@ -210,7 +210,7 @@ def _change(container: Container, record: dict[str, Any], endpoints: list[Endpoi
 
 def _ways_out(name: str, endpoints: Iterable[Endpoint]) -> None:
     """Give the namespace the default routes that it should have and has not; others that it has stay."""
-    with netlink.shared(netns=attach.netns_path(name)) as socket:
+    with netlink.shared(netns=netns.netns_path(name)) as socket:
         for each in endpoints:
             for gateway in each.gateways:
                 family = netlink.AF_INET6 if ":" in gateway else netlink.AF_INET

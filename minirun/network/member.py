@@ -114,7 +114,7 @@ class Member(Step):
             netlink.set_port(near, self.alias, group=port_group(False, self.isolated)),
             netlink.set_up(self.name, netlink.IFF_NOARP),
         )
-        socket.ask(*map(netlink.get_link, (near, far, self.name)))  # so that they forward at once: see attach.Carrier
+        socket.ask(*map(netlink.get_link, (near, far, self.name)))  # so that they forward at once: see cable.Carrier
 
     def _mac(self) -> str:
         """Its own; that of the network's bridge is 02:6d or 02:6e and an address, as are those of the containers."""

@@ -99,7 +99,7 @@ def _plug(network: Network) -> Iterator[str]:
                 socket.ask(netlink.set_port(port, link.alias, guarded=network.guarded, group=group))
                 if target != network.bridge:
                     Seat(port, lease.notes.get("mac") or mac_address(address)).do()
-                socket.ask(netlink.get_link(port), netlink.get_link(target))  # see attach.Carrier
+                socket.ask(netlink.get_link(port), netlink.get_link(target))  # see cable.Carrier
                 yield f"{port} ({link.alias}) plugged into {target} again"
             elif link.master != bridge.index:
                 yield f"{port} ({link.alias}) is plugged into another bridge: left alone"

@@ -102,7 +102,7 @@ class _Any(Values):
     """A target that takes whatever an option sets."""
 
     def __getattr__(self, name: str) -> Any:
-        return {} if name in ("env", "labels") else []
+        return {} if name in ("env", "labels", "net_flags") else []
 
 
 def _options(words: Sequence[str]) -> tuple[str, list[Option]] | None:

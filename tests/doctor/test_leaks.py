@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from minirun.network import attach
+from minirun.network import netns
 from tests.fakehost import FakeHost
 
 GONE = "dead" * 16  # the id of a container that never was
@@ -33,7 +33,7 @@ os.unlink(network.record_path("br0"))
 LEAKS: dict[str, tuple[str, str]] = {
     "namespace": (
         "/run/netns/web",
-        f"ip netns add web; ip netns exec web sysctl -qw net.ipv4.conf.lo.tag={attach.owner_tag(GONE)}",
+        f"ip netns add web; ip netns exec web sysctl -qw net.ipv4.conf.lo.tag={netns.owner_tag(GONE)}",
     ),
     "cable": (f"mr{SHORT}", f"ip link add mr{SHORT} type veth peer name other0"),
     "lease": (

@@ -29,11 +29,11 @@ import json, sys
 from minirun import step
 from minirun.engine import connect
 from minirun.engine.options import Attachment
-from minirun.network import attach, bridge, ipam
+from minirun.network import attach, bridge, ipam, netns
 identity, name, network = sys.argv[1:]
 plug = connect.plug(identity, name, 1, Attachment(network), "eth1", bridge.ensure(network), ipam.allocate)
 plug.gateways = []
-step.do_all(attach.plug_steps(identity, name, plug, attach.netns_path(name)))
+step.do_all(attach.plug_steps(identity, name, plug, netns.netns_path(name)))
 print(json.dumps([address.partition("/")[0] for address in plug.addresses]))
 """
 REFUSED = ("OSError 113", "PermissionError 13", "ConnectionRefusedError 111")

@@ -6,7 +6,7 @@ import pytest
 
 from minirun import step, strict_json
 from minirun.linux import nft
-from minirun.network import attach, bridge, endpoint, nat, ports
+from minirun.network import attach, bridge, endpoint, nat, netns, ports
 from minirun.network.addresses import Subnet
 from minirun.network.network import Network, Pool
 
@@ -36,7 +36,7 @@ def test_the_order() -> None:
 def test_what_explain_shows() -> None:
     steps = attach.attach_steps(ID, "web", plugs(), ports.parse("0.0.0.0:8080:80"))
     shown = "\n".join(s.sh() for s in steps if s.kind not in ("lease", "names"))
-    assert shown.replace(f"{attach.owner_tag(ID)}", "TAG").split("\n") == [
+    assert shown.replace(f"{netns.owner_tag(ID)}", "TAG").split("\n") == [
         "ip netns add web",
         "ip netns exec web sysctl -qew net.ipv6.conf.all.disable_ipv6='1'"
         " net.ipv4.ping_group_range='0 2147483647' net.ipv4.conf.lo.tag='TAG'",

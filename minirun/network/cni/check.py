@@ -11,8 +11,8 @@ import os
 from minirun import step
 from minirun.errors import Conflict, MinirunError, UsageError
 from minirun.linux import netlink
-from minirun.network import addresses, attach, bridge, ipam, nat
-from minirun.network.attach import Rates
+from minirun.network import addresses, bridge, ipam, nat
+from minirun.network.cable import ENODEV, Rates
 from minirun.network.cni import attachments, networks
 from minirun.network.cni.add import namespace
 from minirun.network.cni.protocol import (
@@ -91,7 +91,7 @@ def _is_limited(name: str) -> bool:
         try:
             (body,) = socket.ask(netlink.get_link(name))
         except OSError as error:
-            if error.errno == attach.ENODEV:
+            if error.errno == ENODEV:
                 return False
             raise
     return dict(netlink.attributes(body, netlink.link_header.size)).get(IFLA_QDISC) == b"tbf\0"

@@ -10,8 +10,9 @@ import os
 from minirun.linux import netlink
 from minirun.network import attach, endpoint
 from minirun.network.addresses import bits
-from minirun.network.attach import PROC_NET, Interface, Veth
+from minirun.network.cable import Interface, Veth
 from minirun.network.ipam import Lease
+from minirun.network.netns import PROC_NET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def remove_cable(owner: str) -> None:
     """Remove the cable of an attachment that has no record any more: it is told by its name and its alias."""
     with netlink.shared() as socket:
         link = netlink.find_link(socket, endpoint.host_end(owner))
-        detour = netlink.find_link(socket, f"mi{endpoint.host_end(owner)[2:]}")  # of attach.Rates
+        detour = netlink.find_link(socket, f"mi{endpoint.host_end(owner)[2:]}")  # of cable.Rates
         if detour and detour.kind == "ifb" and detour.alias.endswith(owner[:12]):
             socket.ask(netlink.delete_link(detour.name))
         if link and link.kind == "veth" and (not link.alias or link.alias.endswith(owner[:12])):
