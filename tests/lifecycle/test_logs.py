@@ -83,7 +83,9 @@ def test_follow_shows_each_line_as_it_comes(host: Machine) -> None:
     assert command.stdout.readline() == "zero\n"
     follower = host.spawn("logs", "-f", "--tail", "0", "box")
     assert follower.stdout
-    until(lambda: any("socket" in target for target in open_files(follower.pid)), "the follower's connection")
+    until(
+        lambda: any("inotify" in target for target in open_files(follower.pid)), "the follower, behind what was there"
+    )
     for word in ("one", "two"):
         command.stdin.write(f"{word}\n")
         command.stdin.flush()
