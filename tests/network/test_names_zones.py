@@ -71,6 +71,30 @@ def test_nobody_hears_of_networks_that_he_is_not_on(known: Zones) -> None:
     assert ask(known, "10.2.0.2", "api.v1") == "NOERROR 10.1.0.3 10.2.0.2"
 
 
+def test_a_name_on_a_network_of_ours_is_nobody_elses(known: Zones) -> None:
+    for name in ("vault.dark", "nosuch.dark", "Nosuch.DARK"):
+        assert ask(known, "10.1.0.2", name) == ask(known, "10.1.0.2", name, "MX") == "NXDOMAIN"
+    assert ask(known, "10.3.0.2", "nosuch.dark") == "NXDOMAIN"
+    assert ask(known, "10.1.0.2", "git.physics.dark") == "FORWARD"
+    known.add_lease(known.networks["dark"], "10.3.0.3", lease("e" * 64, "git.physics"))
+    assert ask(known, "10.1.0.2", "git.physics.dark") == "NXDOMAIN"
+    assert ask(known, "10.1.0.2", "nosuch.darker") == ask(known, "10.1.0.2", "dark.example.org") == "FORWARD"
+    known.add_network("my.net-1", "listen 10.4.0.1\nsubnet 10.4.0.0/24\n")
+    assert ask(known, "10.1.0.2", "nosuch.my.net-1") == "NXDOMAIN"
+    for network in ("dark", "my.net-1"):
+        known.remove_network(network)
+        assert ask(known, "10.1.0.2", f"nosuch.{network}") == "FORWARD"
+
+
+@pytest.mark.parametrize("network", ["dev", "Com", "de", "corp", "lan", "example.net", "xn--p1ai"])
+def test_a_network_called_like_a_domain_of_the_world_hides_nothing_of_it(known: Zones, network: str) -> None:
+    made = known.add_network(network, "listen 10.4.0.1\nsubnet 10.4.0.0/24\n")
+    known.add_lease(made, "10.4.0.2", lease("e" * 64, "web"))
+    for address in ("10.4.0.2", "10.1.0.2"):
+        assert ask(known, address, f"github.{network}") == "FORWARD"
+    assert ask(known, "10.4.0.2", f"web.{network}") == "NOERROR 10.4.0.2"
+
+
 def test_a_shared_name_gives_all_in_turn(known: Zones) -> None:
     query = wire.parse_query(dns.question("www"))
     turns = [known.answer(asker(known, "10.1.0.2"), query)[1] for _ in range(4)]

@@ -5,14 +5,15 @@ what the firewall sees to. All is kept in dictionaries whose keys are names as t
 costs the same with ten and with ten thousand containers.
 
 A plain name (one label) is never asked of anybody else, nor is what lies below ``minirun.internal``: outside it means
-nothing, and would tell strangers what runs here. So is no reverse name of an address that is of our networks.
+nothing, and would tell strangers what runs here. So is no reverse name of an address that is of our networks, and no
+``web.mynet``, whether or not the asker is on mynet; unless mynet is called like a domain of the world (``public``).
 """
 
 from __future__ import annotations
 
 from _socket import AF_INET, AF_INET6, inet_pton
 
-from minirun.network.nameserver import wire
+from minirun.network.nameserver import public, wire
 from minirun.network.nameserver.wire import NOERROR, NXDOMAIN, REFUSED
 
 TYPE_CHECKING = False
@@ -50,6 +51,7 @@ class Network:
 
     def __init__(self, name: str, text: str) -> None:
         self.name, self.suffix = name, wire.pack_name(name) or b""
+        self.private = not public.is_public(name)  # nobody else can mean anything by names below it
         words = [line.split() for line in text.split("\n")]
         self.listens = [pack_address(word[1]) for word in words if word[:1] == ["listen"]]
         self.subnets = [_parse_subnet(word[1]) for word in words if word[:1] == ["subnet"]]
@@ -86,6 +88,7 @@ class Zones:
 
     def __init__(self) -> None:
         self.networks: dict[str, Network] = {}
+        self.private: dict[bytes, Network] = {}  # by suffix: those that nobody outside can be asked about
         self.owners: dict[str, dict[bytes, Lease]] = {}  # container: its leases by address
         self.addresses: dict[bytes, Lease] = {}
         self._askers: dict[bytes, Asker] = {}  # by address, until anything changes
@@ -95,6 +98,8 @@ class Zones:
         """Make a network known, or change what was written of it; its leases stay."""
         network, old = Network(name, text), self.networks.get(name)
         self.networks[name] = network
+        if network.private:
+            self.private[network.suffix] = network
         network.leases = old.leases if old else {}
         for lease in network.leases.values():
             self._forget(lease)
@@ -105,6 +110,8 @@ class Zones:
     def remove_network(self, name: str) -> None:
         """Forget a network and its leases."""
         network = self.networks.pop(name, None)
+        if network and self.private.get(network.suffix) is network:
+            del self.private[network.suffix]
         for lease in list(network.leases.values()) if network else ():
             self._forget(lease)
 
@@ -177,7 +184,7 @@ class Zones:
             return NOERROR, self._rotated([(one.kind, one.address) for one in found if one.kind in wanted])
         if key == LOCALHOST:
             return NOERROR, [(kind, _LOCALHOST[kind])] if kind in _LOCALHOST else []
-        if local or wire.is_single(key):
+        if local or wire.is_single(key) or self._is_private(key):
             return NXDOMAIN, []
         if key.endswith((_REVERSE4, _REVERSE6)):
             return self._reverse(asker, key, kind)
@@ -191,6 +198,20 @@ class Zones:
                 if network.suffix and key.endswith(network.suffix):
                     found += network.names.get(key[: -len(network.suffix)] + b"\0", {}).values()
         return found
+
+    def _is_private(self, key: bytes) -> bool:
+        """Whether this is a name on a network of ours, which nobody outside can know.
+
+        One label before the network's name, or whatever somebody there is called: a network called like a domain of
+        the site (``lab``) does not hide the hosts of its departments (``git.physics.lab``).
+        """
+        at, depth = 0, 0
+        while key[at]:
+            at, depth = at + 1 + key[at], depth + 1
+            network = self.private.get(key[at:])
+            if network and (depth == 1 or key[:at] + b"\0" in network.names):
+                return True
+        return False
 
     def _rotated(self, records: Records) -> Records:
         """Of several that share a name each is the first one in turn."""
