@@ -38,7 +38,8 @@ IFLA_BRPORT_MODE, IFLA_BRPORT_GROUP_FWD_MASK = 4, 31
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS, IFA_F_NODAD = 1, 2, 4, 8, 2
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_METRICS, RTA_TABLE = 1, 4, 5, 6, 8, 15
 RTAX_MTU, RTAX_ADVMSS, RT_SCOPE_LINK = 2, 8, 253
-RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_UNICAST, RTN_LOCAL, RTN_MULTICAST = 254, 4, 0, 1, 2, 5
+RT_TABLE_MAIN, RTPROT_STATIC, RTPROT_RA = 254, 4, 9
+RT_SCOPE_UNIVERSE, RTN_UNICAST, RTN_LOCAL, RTN_MULTICAST = 0, 1, 2, 5
 NDA_LLADDR, NUD_NOARP, NTF_MASTER, NTF_STICKY = 2, 0x40, 0x04, 0x40
 AF_UNSPEC, AF_INET, AF_BRIDGE, AF_INET6 = 0, 2, 7, 10
 IFF_UP, IFF_NOARP = 0x1, 0x80
@@ -482,12 +483,15 @@ def traffic(body: bytes) -> tuple[int, int]:
 
 
 class Route:
-    """What RTM_GETROUTE told about a route: ``destination`` as a number, ``prefix`` length, type, index of the link."""
+    """What RTM_GETROUTE told about a route: ``destination`` as a number, ``prefix`` length, type, index of the link.
 
-    __slots__ = ("destination", "link", "metric", "prefix", "table", "type")
+    ``protocol`` is who made it (RTPROT_*).
+    """
+
+    __slots__ = ("destination", "link", "metric", "prefix", "protocol", "table", "type")
 
     def __init__(self, body: bytes) -> None:
-        _, self.prefix, _, _, self.table, _, _, self.type, _ = _route.unpack_from(body)
+        _, self.prefix, _, _, self.table, self.protocol, _, self.type, _ = _route.unpack_from(body)
         found = dict(attributes(body, _route.size))
         self.destination = int.from_bytes(found.get(RTA_DST, b""), "big")
         self.link = int.from_bytes(found.get(RTA_OIF, b""), "little")

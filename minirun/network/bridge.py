@@ -182,19 +182,18 @@ class Forwarding(Step):
     def sh(self) -> str:
         lines = ["sysctl -qw net.ipv4.ip_forward=1"]
         if self.ipv6:
-            # A router does not listen to other routers, unless told (accept_ra=2): the host would lose its own way out.
-            lines += [
-                "for setting in /proc/sys/net/ipv6/conf/*/accept_ra; do"
-                ' [ "$(cat $setting)" != 1 ] || echo 2 > $setting; done',
-                "sysctl -qw net.ipv6.conf.all.forwarding=1",
-            ]
+            from minirun.network import uplinks
+
+            lines += [uplinks.SHELL, "sysctl -qw net.ipv6.conf.all.forwarding=1"]
         return "\n".join(lines)
 
     def do(self) -> None:
         if store.read(IP_FORWARD) != "1\n":
             sysctl.write(IP_FORWARD, "1")
         if self.ipv6 and store.read(IPV6_FORWARD) == "0\n":
-            for name in store.entries(IPV6_CONF):
+            from minirun.network import uplinks
+
+            for name in uplinks.names():
                 if store.read(f"{IPV6_CONF}/{name}/accept_ra") == "1\n":
                     sysctl.write(f"{IPV6_CONF}/{name}/accept_ra", "2")
             sysctl.write(IPV6_FORWARD, "1")

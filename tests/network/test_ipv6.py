@@ -74,6 +74,16 @@ def six(request: pytest.FixtureRequest) -> Iterator[FakeHost]:
         machine.close()
 
 
+OTHERS = """
+ip link add docker0 type bridge
+ip link add port type veth peer name far
+ip link add tap type ifb
+ip link set port master docker0
+ip link set tap master docker0
+ip link add wan type ifb
+"""
+
+
 def test_everybody_reaches_whom_he_should(six: FakeHost, serve: Serve) -> None:
     web, sibling = Attached(six, "web", "six"), Attached(six, "sibling", "six")
     serve(web, 80)
@@ -126,6 +136,26 @@ def test_nobody_listens_to_routers_but_the_host(host: FakeHost) -> None:
     assert host.sysctl("net.ipv6.conf.six.accept_ra") == "0"
     assert web.run("sysctl", "-n", "net.ipv6.conf.eth0.accept_ra").stdout == "0\n"
     assert "proto ra" not in web.run("ip", "-6", "route").stdout
+
+
+@pytest.mark.parametrize("by", ["us", "the script"])
+def test_only_uplinks_go_on_listening_to_routers(host: FakeHost, by: str) -> None:
+    """Neither bridges of others, that are there or are yet to come, nor what is plugged into them (CVE-2020-10749)."""
+    host.run(["sysctl", "-qw", *(f"net.ipv6.conf.{name}.accept_ra=1" for name in ("all", "default", "eth0", "eth1"))])
+    host.run(["sh", "-ec", OTHERS])
+    host.run(["sysctl", "-qw", "net.ipv6.conf.eth1.accept_ra=1"])
+    _advertise(host)
+    host.wait_until("ip -6 route show default | grep -q 'proto ra'")
+    if by == "us":
+        host.python(CREATE)
+    else:
+        host.run(["sh", "-e"], stdin=host.minirun("explain", "network", "create", "six", "--ipv6").stdout)
+    host.run(["ip", "link", "add", "late", "type", "bridge"])
+    listen = {
+        name: host.sysctl(f"net.ipv6.conf.{name}.accept_ra")
+        for name in ("all", "default", "lo", "docker0", "port", "far", "tap", "late", "eth1", "eth0", "wan")
+    }
+    assert listen == dict.fromkeys(listen, "1") | {"eth0": "2", "wan": "2"}
 
 
 def test_without_ipv6_it_is_off_at_both_ends(host: FakeHost) -> None:
