@@ -86,6 +86,8 @@ def _plug(network: Network) -> Iterator[str]:
     """Cables of living containers that hang in the air: somebody took them, or the bridge, away."""
     with netlink.Socket() as socket:
         for address, lease in ipam.held(network.name).items():
+            if network.ipv4 and ":" in address:  # it follows from the first address where a cable belongs
+                continue
             port, target = lease.notes.get("port", ""), network.member(address)
             link = netlink.find_link(socket, port) if port else None
             if link is None or link.kind != "veth" or not link.alias.endswith(lease.owner[:12]):

@@ -227,6 +227,20 @@ def test_bridge_and_cables_are_mended(host: FakeHost, serve: Serve, damage: str,
     assert ask(web, host.address, 8080).startswith("web sees 10.201.0.1")  # hairpin
 
 
+def test_where_a_cable_belongs_follows_from_the_first_address(host: FakeHost) -> None:
+    host.minirun("network", "create", "dual", "--subnet", "10.77.0.0/24", "--subnet", "fd00:77::/64")
+    code = f"""
+from minirun.network import ipam
+ipam.reserve("dual", "fd00:77::5000", "{identity("web")}", ["port mr{identity("web")[:12]}"])
+"""
+    web = Attached(host, "web", "dual")
+    host.python(code)
+    said = host.minirun("network", "reload").stdout.splitlines()
+    assert [line.partition(",")[0] for line in said] == ["firewall: loaded"]
+    assert "~" not in host.run(["ip", "-br", "link"]).stdout
+    web.undo()
+
+
 def test_a_cable_that_somebody_plugged_elsewhere_is_left_alone(host: FakeHost) -> None:
     web = Attached(host, "web", "br0")
     port = f"mr{web.id[:12]}"
