@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
 NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
+NLM_F_DUMP_INTR, MOST_DUMPS = 0x10, 20
 NLMSG_ERROR, NLMSG_DONE, NLMSGERR_ATTR_MSG = 2, 3, 1
 NLA_F_NESTED, NLA_TYPE_MASK = 0x8000, 0x3FFF
 
@@ -125,6 +126,7 @@ class Socket:
         self.descriptor = syscalls.netlink_socket(protocol, netns)
         self.stays = False
         self.number = 1
+        self.interrupted = False  # whether something changed during the last dump
 
     def __enter__(self) -> Socket:
         return self
@@ -136,9 +138,14 @@ class Socket:
     def ask(self, *messages: Message) -> list[bytes]:
         """Send the messages in one write and return the bodies of all replies, in order; a dump goes alone.
 
-        Raises OSError for the first message that failed, with the kernel's own text if it gave one.
+        A dump during which something changed may lack what was always there: it is repeated, but not for ever. Raises
+        OSError for the first message that failed, with the kernel's own text if it gave one.
         """
-        return self._exchange(messages)
+        for _ in range(MOST_DUMPS):
+            bodies = self._exchange(messages)
+            if not self.interrupted:
+                break
+        return bodies
 
     def transaction(self, begin: Message, messages: Sequence[Message], end: Message) -> None:
         """Send messages that take effect together or not at all (nfnetlink's batch). Raises as ``ask`` does."""
@@ -159,10 +166,12 @@ class Socket:
         os.write(self.descriptor, packed)
         bodies: list[bytes] = []
         failure: OSError | None = None
+        self.interrupted = False
         while True:
             for kind, flags, sequence, body in self._read():
                 if sequence < start:
                     continue
+                self.interrupted |= bool(flags & NLM_F_DUMP_INTR)
                 if kind not in (NLMSG_ERROR, NLMSG_DONE):
                     bodies.append(body)
                     continue
