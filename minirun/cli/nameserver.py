@@ -44,9 +44,10 @@ def _serve(lock: int, control: int) -> int:
                 os.close(number)
             except OSError:  # that of the listing itself
                 pass
-    networks_lock = os.open(f"{store.state}/networks.lock", os.O_RDWR | os.O_CLOEXEC)
+    from minirun.network import network as networks
     from minirun.network.nameserver import server
 
+    networks_lock = os.open(networks.lock_path(), os.O_RDWR | os.O_CLOEXEC)
     linger = float(os.environ.get(LINGER, _LINGER))
     try:
         server.main(f"{store.state}/networks", lock, control, networks_lock, linger, _report)

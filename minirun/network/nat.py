@@ -229,7 +229,8 @@ def reassert() -> int:
     The rules are replaced and missing elements added in one transaction; what is right stays. So a packet meets the old
     rules or the new ones, and finds every element. (Were the tables deleted and made again in one transaction, a packet
     that is just in an old chain would find its maps empty: the kernel asks for the generation at each look-up.)
-    Connections stay, as they are not part of a table. Returns how many elements there are.
+    Connections stay, as they are not part of a table. Returns how many elements there are. Under ``networks.Lock``: the
+    elements of a network go before its record does.
     """
     before = _by_key()
     try:
@@ -243,12 +244,24 @@ def reassert() -> int:
     after = _by_key()
     try:
         TABLE.prune(present, list(after.values()))
-        TABLE.add([element for key, element in after.items() if key not in before])
+        _restore([element for key, element in after.items() if key not in before])
         final = _by_key()
         TABLE.delete([element for key, element in after.items() if key not in final])
-    except (FileExistsError, FileNotFoundError):
-        pass  # another container has such a port: it will be told so itself; or it is all gone again
+    except FileNotFoundError:
+        pass  # it is all gone again
     return len(after)
+
+
+def _restore(elements: Sequence[Element]) -> None:
+    """Add elements, but those whose key another container has meanwhile: whoever wants such a one is told so itself."""
+    try:
+        TABLE.add(elements)
+    except FileExistsError:
+        for element in elements:
+            try:
+                TABLE.add([element])
+            except FileExistsError:
+                continue
 
 
 def _script(verb: str, elements: Iterable[Element]) -> str:
@@ -301,8 +314,9 @@ def _add(elements: Sequence[Element]) -> None:
         try:
             TABLE.add(elements)
         except FileNotFoundError:
-            reassert()
-            TABLE.add(elements)
+            with networks.Lock():  # else the elements of a network that is just being removed would stay
+                reassert()
+                TABLE.add(elements)
     except FileExistsError as error:
         raise Conflict(f"{error.filename}", "another container or network has this key") from None
     except FileNotFoundError as error:

@@ -182,18 +182,31 @@ def listing() -> Iterator[Network]:
             yield network
 
 
+def lock_path() -> str:
+    """The file that ``Lock`` locks."""
+    return f"{store.directory(store.state)}/networks.lock"
+
+
 class Lock:
-    """Only one process at a time chooses a subnet, and makes or removes bridges."""
+    """Only one process at a time chooses a subnet, makes or removes bridges, or loads the firewall anew.
+
+    Whoever has it may take it again: a step does not know who does it.
+    """
+
+    descriptor, depth = -1, 0  # of this process
 
     def __enter__(self) -> None:
         import fcntl
 
-        path = f"{store.directory(store.state)}/networks.lock"
-        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self.descriptor, fcntl.LOCK_EX)
+        if not Lock.depth:
+            Lock.descriptor = os.open(lock_path(), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(Lock.descriptor, fcntl.LOCK_EX)
+        Lock.depth += 1
 
     def __exit__(self, *_: object) -> None:
-        os.close(self.descriptor)
+        Lock.depth -= 1
+        if not Lock.depth:
+            os.close(Lock.descriptor)
 
 
 def comment(network: str) -> str:

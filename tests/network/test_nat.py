@@ -55,6 +55,44 @@ nat.Publish("br0", "0" * 64, "late 000000000000", [["pub4_any", ["tcp", "8081"],
     assert "tcp . 8081" in table(host)
 
 
+MEANWHILE = """
+from minirun import store, strict_json
+from minirun.network import bridge, helper, ipam, nat
+network, run = bridge.ensure(), helper.run
+
+def then_others_come(*words):
+    run(*words)
+    nat.TABLE.add([nat.Element("pub4_any", ["tcp", "8081"], ["10.201.0.8", "80"], "another")])
+    ports = [["pub4_any", ["tcp", str(number)], ["10.201.0.9", "80"]] for number in (8081, 8082)]
+    publish = nat.Publish("br0", "0" * 64, "late 000000000000", ports)
+    store.create(store.directory(ipam.state_directory("br0"), "published") + "/late",
+        strict_json.dumps(publish.record()))
+
+helper.run = then_others_come
+nat.reassert()
+"""
+
+
+def test_of_what_comes_while_it_is_loaded_one_taken_key_does_not_stop_the_rest(host: FakeHost) -> None:
+    host.python(MEANWHILE)
+    assert 'tcp . 8081 comment "another" : 10.201.0.8 . 80' in table(host)
+    assert 'tcp . 8082 comment "late 000000000000" : 10.201.0.9 . 80' in table(host)
+
+
+LOCKED = """
+from minirun.network import bridge, nat, network
+bridge.ensure()
+with network.Lock():
+    nat.TABLE.drop()
+    nat.Publish("br0", "0" * 64, "late 000000000000", [["pub4_any", ["tcp", "8081"], ["10.201.0.9", "80"]]]).do()
+"""
+
+
+def test_a_flush_while_a_network_is_made_does_not_stop_it_either(host: FakeHost) -> None:
+    host.python(LOCKED)
+    assert "tcp . 8081" in table(host)
+
+
 def test_foreign_tables_are_never_touched(host: FakeHost) -> None:
     host.run(["nft", "add table inet foreign; add chain inet foreign c { type filter hook forward priority 0; }"])
     before = host.run(["nft", "list", "table", "inet", "foreign"]).stdout

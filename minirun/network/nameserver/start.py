@@ -53,9 +53,7 @@ _BACKLOG, _PATIENCE = 64, 10.0  # connections; seconds until the server takes wh
 def serve(names: Sequence[str]) -> None:
     """Have these networks served, and with a new server every other that has containers. Raises MinirunError."""
     directory = store.directory(store.state, "nameserver")
-    networks_lock = _open(f"{store.state}/networks.lock")
-    try:
-        flock(networks_lock, LOCK_EX)  # a server that is about to end has it, too
+    with networks.Lock():  # a server that is about to end has it, too
         lock = _open(f"{directory}/lock")
         try:
             flock(lock, LOCK_EX | LOCK_NB)
@@ -70,8 +68,6 @@ def serve(names: Sequence[str]) -> None:
             if network and not nameservice.served(name):
                 _give(server, network)
         server.close()
-    finally:
-        os.close(networks_lock)
 
 
 def stop() -> bool:
