@@ -250,6 +250,7 @@ def _publish(container: Container, record: dict[str, Any], endpoints: list[Endpo
             raise failures[0]
         step.do_all(new)
     finally:
+        claim.close()
         claim.release()
     store.write_json(journal, {"old": [], "new": wanted})
 

@@ -54,12 +54,19 @@ def claim(asked: Sequence[Port], families: Sequence[int]) -> list[Port]:
             listeners[port.protocol, port.host_port] = _listen(port)
         return decided
     except BaseException:
+        close()
         release()
         raise
 
 
+def close() -> None:
+    """Free the ports in ``listeners`` for which nobody will listen."""
+    while listeners:
+        os.close(listeners.popitem()[1])
+
+
 def release() -> None:
-    """Let others claim these ports; holding none is fine."""
+    """Let others claim these ports; holding none is fine. Those in ``listeners`` are the step ``proxy``'s."""
     global _lock
     if _lock >= 0:
         os.close(_lock)

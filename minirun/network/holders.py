@@ -11,12 +11,8 @@ PROXY = "minirun-proxy"
 
 def of(protocol: str, address: str, number: int) -> str:
     """``nginx (pid 812)``, ``container web 3f9a12ab34cd`` or, if nobody could be found, an empty text."""
-    inodes = {
-        inode
-        for table in (protocol, f"{protocol}6")
-        for local, port, inode in _sockets(table)
-        if port == number and _meet(local, _packed(address))
-    }
+    sockets = [*_sockets(protocol), *_sockets(f"{protocol}6")] if protocol != "sctp" else _endpoints()
+    inodes = {inode for local, port, inode in sockets if port == number and _meet(local, _packed(address))}
     names = {f"socket:[{inode}]" for inode in inodes - {"0"}}
     for pid in os.listdir("/proc") if names else []:
         if pid.isdigit() and _holds(pid, names):
@@ -33,6 +29,15 @@ def _sockets(table: str) -> list[tuple[bytes, int, str]]:
         words = [address[at : at + 8] for at in range(0, len(address), 8)]  # each in the machine's byte order
         packed = b"".join(bytes.fromhex(word)[::-1] for word in words)
         found.append((packed, int(port, 16), fields[9]))
+    return found
+
+
+def _endpoints() -> list[tuple[bytes, int, str]]:
+    """The same of /proc/net/sctp, a folder: ``eps`` has a port in decimal, an inode, and then addresses as text."""
+    found = []
+    for line in (store.read("/proc/net/sctp/eps") or "").splitlines()[1:]:
+        fields = line.split()
+        found += [(_packed(address.lstrip("*")), int(fields[5]), fields[7]) for address in fields[8:]]
     return found
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import random
+import socket
 import sys
 
 import pytest
 
 from minirun.errors import UsageError
-from minirun.network import ports
+from minirun.network import holders, ports
 from tests.fakehost import FakeHost
 from tests.network.containers import Attached, Serve, at_once, identity
 
@@ -175,6 +177,37 @@ sys.stdin.read()
         assert ("uses the port" in only) is (listening != "127.0.0.1")
         assert "uses" not in host.python(CLAIM, "8080:80" if suffix else "8080:80/udp", "8081:80")
         server.communicate()
+
+
+@pytest.mark.parametrize(("address", "expected"), [("0.0.0.0", True), ("127.0.0.1", True), ("192.0.2.9", False)])
+def test_who_uses_a_port_of_sctp(monkeypatch: pytest.MonkeyPatch, address: str, expected: bool) -> None:
+    """As net/sctp/proc.c of the kernel writes it; not every kernel has SCTP."""
+    with socket.socket() as held:
+        inode = os.fstat(held.fileno()).st_ino
+        text = " ENDPT     SOCK   STY SST HBKT LPORT   UID INODE LADDRS\n"
+        text += f"ffff8880 ffff8881 2   10  16   5000      0 {inode:5} *127.0.0.1 {'0000:' * 7}0001 \n"
+        read = holders.store.read
+        monkeypatch.setattr(holders.store, "read", lambda path: text if path == "/proc/net/sctp/eps" else read(path))
+        assert (f"(pid {os.getpid()})" in holders.of("sctp", address, 5000)) is expected
+        assert holders.of("sctp", address, 5001) == ""
+
+
+def test_ports_for_which_nobody_will_listen_are_free_again(host: FakeHost) -> None:
+    code = """
+from minirun.network import claim, ports
+for _ in range(2):
+    claim.claim(ports.parse("[::1]:8080:80"), (32, 128))
+    print(len(claim.listeners))
+    claim.close()
+    claim.release()
+claim.claim(ports.parse("[::1]:8080:80"), (32, 128))
+claim._listen = None  # it fails
+try:
+    claim.claim(ports.parse("[::1]:8081:80") + ports.parse("[::1]:8082:80"), (32, 128))
+except TypeError:
+    print(len(claim.listeners))
+"""
+    assert host.python(code).split() == ["1", "1", "0"]
 
 
 def test_an_address_of_another_machine_is_refused(host: FakeHost) -> None:
