@@ -13,6 +13,8 @@ _SIZES = {
     "inet_proto": 4,
     "inet_service": 4,
     "ifname": 16,
+    "iifname": 16,
+    "@th,64,128": 16,
     "ether_addr": 8,
 }  # in registers of 4 bytes
 
@@ -58,8 +60,10 @@ def unpack(types: str, first: bytes, last: bytes) -> list[str]:
 
 
 def _field(kind: str, first: bytes, last: bytes) -> str:
-    if kind == "ifname":
+    if kind in ("ifname", "iifname"):
         return _text(first)
+    if kind == "@th,64,128":
+        return f"0x{first.hex()}"
     if kind == "ether_addr":
         return first[:6].hex(":")
     if kind == "inet_proto":
@@ -75,4 +79,4 @@ def _field(kind: str, first: bytes, last: bytes) -> str:
 
 
 def _text(value: bytes) -> str:
-    return value.rstrip(b"\0").decode(errors="replace")
+    return nft.plain(value.rstrip(b"\0").decode(errors="replace"))

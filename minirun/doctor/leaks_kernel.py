@@ -133,7 +133,7 @@ def elements(living: Living) -> Iterator[Leak]:
             short = element.comment.rpartition(" ")[2]
             gone, why = len(short) == 12 and is_id(short * 5 + short[:4]) and short not in living.short, _GONE
         if gone:
-            key = element.written_key()
+            key = nat.TABLE.written_key(element)
             family = nat.TABLE.sets[element.set][0]
             command = f"nft delete element {family} {nat.TABLE.name} {element.set} '{{ {key} }}'"
             yield Leak("element", f"{element.set} {{ {key} }}", why, command, partial(nat.TABLE.delete, [element]))

@@ -10,6 +10,7 @@ linux/netfilter/nf_tables.h.
 
 from __future__ import annotations
 
+from minirun.errors import InvalidDocument
 from minirun.linux import netlink, syscalls
 from minirun.linux.netlink import AF_UNSPEC, NLM_F_CREATE, NLM_F_DUMP, Message, attribute, attributes, nested
 
@@ -30,7 +31,9 @@ NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_USERDATA, NFTA_SET_ELEM_KEY
 NFTA_DATA_VERDICT = 2
 NF_DROP, NF_ACCEPT = 0, 1
 NFTNL_UDATA_SET_ELEM_COMMENT = 0  # libnftnl's, not the kernel's: bytes (type, length, text with its NUL)
-MAX_COMMENT = 128
+MAX_COMMENT = 128  # bytes, with the NUL behind it
+_NAMES = ("ifname", "iifname")  # types whose values nft(8) wants in quotes: an interface may be called "drop", or "42"
+_WORD = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.:/-")  # of all that needs no quotes
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}  # RFC 5237; as /etc/protocols, which need not exist
 VERDICTS = {"accept": NF_ACCEPT, "drop": NF_DROP}
@@ -56,16 +59,39 @@ class Element:
     __slots__ = ("comment", "data", "key", "set")
 
     def __init__(self, name: str, key: list[str], data: list[str], comment: str) -> None:
-        self.set, self.key, self.data, self.comment = name, key, data, comment[: MAX_COMMENT - 1]
+        self.set, self.key, self.data, self.comment = name, key, data, plain(comment)[: MAX_COMMENT - 1]
 
     def __str__(self) -> str:
-        """The element in nft(8)'s syntax, without its set."""
-        data = " : " + " . ".join(self.data) if self.data else ""
-        return f'{self.written_key()} comment "{self.comment}"{data}'
+        """The element for a reader; what nft(8) reads is written by ``Table.written``."""
+        return f"{' . '.join(self.key)}{' : ' if self.data else ''}{' . '.join(self.data)}"
 
-    def written_key(self) -> str:
-        """The key in nft(8)'s syntax, to which a name with a "~" is none unless it stands in quotes."""
-        return " . ".join(f'"{field}"' if "~" in field else field for field in self.key)
+
+def plain(text: str) -> str:
+    """``text`` as it may stand in quotes in a script of nft(8), which knows no escapes: what may not becomes "_"."""
+    if _is_plain(text):
+        return text
+    return "".join(character if _is_plain(character) else "_" for character in text)
+
+
+def _is_plain(text: str) -> bool:
+    return text.isascii() and text.isprintable() and '"' not in text and "\\" not in text
+
+
+def _fields(types: str, values: list[str]) -> str:
+    kinds = types.split(" . ")
+    if len(kinds) != len(values):
+        raise InvalidDocument(f"element of our firewall: {values!r}", f"is no {types}")
+    return " . ".join(map(_field, kinds, values))
+
+
+def _field(kind: str, value: object) -> str:
+    """One field as nft(8) reads it. Raises InvalidDocument: a record on disk may hold what would be more than that."""
+    if isinstance(value, str) and value:
+        if kind in _NAMES and _is_plain(value):
+            return f'"{value}"'
+        if kind not in _NAMES and _WORD.issuperset(value):
+            return value
+    raise InvalidDocument(f"element of our firewall: {value!r}", f"is no {kind}")
 
 
 class Table:
@@ -96,7 +122,17 @@ class Table:
 
     def sh(self, verb: str, element: Element) -> str:
         """The command by which nft(8) would ``add`` or ``delete`` an element."""
-        return f"nft {verb} element {self.sets[element.set][0]} {self.name} {element.set} '{{ {element} }}'"
+        written = self.written(element).replace("'", "'\\''")
+        return f"nft {verb} element {self.sets[element.set][0]} {self.name} {element.set} '{{ {written} }}'"
+
+    def written(self, element: Element) -> str:
+        """The element in nft(8)'s syntax, without its set. Raises InvalidDocument if a field is nothing of its type."""
+        text = f'{self.written_key(element)} comment "{element.comment}"'
+        return text + (" : " + _fields(self.sets[element.set][2], element.data) if element.data else "")
+
+    def written_key(self, element: Element) -> str:
+        """The key in nft(8)'s syntax. Raises InvalidDocument."""
+        return _fields(self.sets[element.set][1], element.key)
 
     def add(self, elements: Sequence[Element]) -> None:
         """Add all of them or none. FileExistsError: a key is there with other data; FileNotFoundError: no such table.

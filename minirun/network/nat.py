@@ -11,7 +11,7 @@ import os
 from time import monotonic
 
 from minirun import store, strict_json
-from minirun.errors import Conflict, MinirunError, Unsupported
+from minirun.errors import Conflict, InvalidDocument, MinirunError, Unsupported
 from minirun.linux import nft
 from minirun.linux.nft import Element
 from minirun.network import endpoint, helper, ipam, nameservice
@@ -271,7 +271,7 @@ def _script(verb: str, elements: Iterable[Element]) -> str:
     lines.append(rules.replace("\ncreate table", "\nadd table") if verb == "flush" else rules)
     sets: dict[str, list[str]] = {}
     for element in elements:
-        sets.setdefault(element.set, []).append(str(element))
+        sets.setdefault(element.set, []).append(TABLE.written(element))
     for name, members in sets.items():
         lines.append(f"add element {TABLE.sets[name][0]} {TABLE.name} {name} {{ {', '.join(members)} }}")
     return "\n".join(lines) + "\n"
@@ -296,7 +296,18 @@ def _known() -> Iterator[Element]:
         for name in store.entries(folder):
             publish = store.read_json(f"{folder}/{name}")
             if publish:
-                yield from Publish(*publish[1:]).parsed()
+                yield from _noted(f"{folder}/{name}", publish)
+
+
+def _noted(path: str, record: list[Any]) -> list[Element]:
+    """The elements of a published note. Raises InvalidDocument if it is not one."""
+    try:
+        found = Publish(*record[1:]).parsed()
+        if all(element.set in TABLE.sets for element in found):
+            return found
+    except (TypeError, ValueError, AttributeError):
+        pass
+    raise InvalidDocument(path, "not a note of published ports")
 
 
 def claims_of(address: str, lease: Held) -> Claims | None:

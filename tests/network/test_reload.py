@@ -388,3 +388,27 @@ def test_a_network_may_be_created_open(host: FakeHost) -> None:
     assert host.run(["iptables-nft", "-S", "FORWARD"]).stdout.count("minirun network lab") == 2
     assert reaches(Attached(host, "web", "lab"), host)
     assert identity("web")
+
+
+def test_networks_named_like_words_of_nft_come_back(host: FakeHost) -> None:
+    for name in ("drop", "42", "1-2"):
+        host.minirun("network", "create", name)
+    before = sorted(tables(host).replace(",", "").split())
+    host.run(["nft", "flush", "ruleset"])
+    host.minirun("network", "reload")
+    assert sorted(tables(host).replace(",", "").split()) == before
+    host.minirun("network", "rm", "drop", "42", "1-2")
+
+
+@pytest.mark.parametrize("field", ["80 }\\nadd table inet pwned\\n#", "80, 81"])
+def test_a_note_on_disk_tells_nft_nothing_but_an_element(host: FakeHost, field: str) -> None:
+    host.minirun("network", "create", "lab")
+    element = f'["pub4_any", ["tcp", "{field}"], ["10.0.0.1", "80"]]'
+    note = f'["publish", "lab", "{"a" * 64}", "web", [{element}]]'
+    folder = f"{host.state}/networks/lab/published"
+    host.run(["sh", "-ec", f"mkdir -p {folder}; cat > {folder}/{'a' * 64}"], stdin=note)
+    done = host.minirun("network", "reload", check=False)
+    assert done.returncode != 0 and "element of our firewall" in done.stderr, done
+    assert "pwned" not in host.run(["nft", "list", "ruleset"]).stdout
+    host.run(["rm", f"{folder}/{'a' * 64}"])
+    host.minirun("network", "rm", "lab")

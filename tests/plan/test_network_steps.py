@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from minirun import step, strict_json
+from minirun.doctor import firewall
+from minirun.errors import InvalidDocument
 from minirun.linux import nft
 from minirun.network import attach, bridge, endpoint, nat, netns, ports
 from minirun.network.addresses import Subnet
@@ -41,9 +43,9 @@ def test_what_explain_shows() -> None:
         "ip netns exec web sysctl -qew net.ipv6.conf.all.disable_ipv6='1'"
         " net.ipv4.ping_group_range='0 2147483647' net.ipv4.conf.lo.tag='TAG'",
         "nft add element bridge minirun claims4 "
-        "'{ mr3f9a12ab34cd . 02:6d:0a:c9:00:02 . 10.201.0.2 comment \"web 3f9a12ab34cd\" }'",
+        '\'{ "mr3f9a12ab34cd" . 02:6d:0a:c9:00:02 . 10.201.0.2 comment "web 3f9a12ab34cd" }\'',
         "nft add element bridge minirun claims4 "
-        "'{ mr3f9a12ab34cd . 02:6d:0a:c9:00:02 . 0.0.0.0 comment \"web 3f9a12ab34cd\" }'",
+        '\'{ "mr3f9a12ab34cd" . 02:6d:0a:c9:00:02 . 0.0.0.0 comment "web 3f9a12ab34cd" }\'',
         "ip link add mr3f9a12ab34cd mtu 1500 group 28018"
         " type veth peer name eth0 address 02:6d:0a:c9:00:02 mtu 1500 netns web",
         "sysctl -qew net.ipv6.conf.mr3f9a12ab34cd.disable_ipv6=1",
@@ -85,6 +87,37 @@ def test_names_fit_the_kernel_however_long() -> None:
     assert len(nft.Element("bridges", ["br0"], [], label).comment) == len(label) < nft.MAX_COMMENT
 
 
+@pytest.mark.parametrize("text", ['x" }\nadd table inet pwned\n#', "a\\", "t\ta\x7fb", "ümläut \u2028" + "ü" * 200])
+def test_a_comment_never_leaves_its_quotes(text: str) -> None:
+    comment = nft.Element("bridges", ["br0"], [], text).comment
+    assert len(comment.encode()) < nft.MAX_COMMENT and comment.isprintable() and not set(comment) & {'"', "\\"}
+    plain = "minirun network a/b (c) 'd'"
+    assert nft.Element("bridges", ["br0"], [], plain).comment == plain
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "data"),
+    [
+        ("bridges", ['br0" }\nadd table inet pwned\n#'], []),
+        ("bridges", ["br0\n"], []),
+        ("bridges", ["br0", "br1"], []),
+        ("gateways4", ["10.0.0.1, 10.0.0.2"], []),
+        ("gateways4", ["10.0.0.1 }\nadd table inet pwned\n#"], []),
+        ("egress", ["br0"], ["accept }"]),
+        ("pub4_any", ["tcp", "80"], ["10.0.0.1", "80;"]),
+        ("pub4_any", ["tcp", 80], ["10.0.0.1", "80"]),
+    ],
+)
+def test_a_field_that_would_be_more_than_one_is_not_written(name: str, key: list[str], data: list[str]) -> None:
+    with pytest.raises(InvalidDocument, match="element of our firewall"):
+        nat.TABLE.written(nft.Element(name, key, data, ""))
+
+
+def test_names_are_written_in_quotes_as_they_may_be_words_of_nft() -> None:
+    written = nat.TABLE.written(nft.Element("peering", ["drop", "br0~1"], ["accept"], "it's"))
+    assert written == '"drop" . "br0~1" comment "it\'s" : accept'
+
+
 @pytest.mark.parametrize(
     ("types", "values", "first", "last"),
     [
@@ -97,3 +130,15 @@ def test_names_fit_the_kernel_however_long() -> None:
 )
 def test_keys_as_the_kernel_holds_them(types: str, values: list[str], first: str, last: str) -> None:
     assert nft.pack(types, values) == (bytes.fromhex(first), bytes.fromhex(last))
+
+
+@pytest.mark.parametrize(
+    ("types", "values"),
+    [
+        ("ifname . ether_addr . ipv6_addr", ["mr1", "02:6d:0a:c9:00:01", "fd00::1"]),
+        ("iifname . @th,64,128", ["mr1", "0xfd000000000000000000000000000001"]),
+        ("ipv4_addr . inet_proto . inet_service", ["10.0.0.0/8", "udp", "80-90"]),
+    ],
+)
+def test_doctor_reads_the_keys_of_the_kernel(types: str, values: list[str]) -> None:
+    assert firewall.unpack(types, *nft.pack(types, values)) == values
