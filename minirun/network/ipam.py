@@ -242,11 +242,14 @@ class Lease(Step):
 
 
 class _Candidate:
-    """A lease that has no name yet."""
+    """A lease that has no name yet. Raises UsageError for a note that is not one line."""
 
     __slots__ = ("file", "network")
 
     def __init__(self, network: str, owner: str, notes: Sequence[str]) -> None:
+        lines = (owner, *notes)
+        if any("\n" in line for line in lines):  # it would say more than one thing
+            raise UsageError(f"lease of {owner[:12]!r}", "a line break in a note")
         flags = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
         self.network = network
         try:
@@ -254,7 +257,7 @@ class _Candidate:
         except FileNotFoundError:
             self.file = os.open(_make_folder(network), flags, 0o644)
         try:
-            store.write_all(self.file, "".join(f"{line}\n" for line in (owner, *notes)).encode())
+            store.write_all(self.file, "".join(f"{line}\n" for line in lines).encode())
         except OSError as error:
             os.close(self.file)
             raise OSError(error.errno, error.strerror, _folder(network)) from None

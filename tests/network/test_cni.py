@@ -74,6 +74,20 @@ def test_an_attachment_from_its_birth_to_its_end(plugin: Plugin) -> None:
     plugin.host.minirun("network", "rm", "pods")
 
 
+def test_a_name_of_a_pod_that_is_a_program_for_nft(plugin: Plugin) -> None:
+    plugin.namespace("one")
+    name = 'x" : 10.0.0.1 . 1 }\nadd table inet pwned\n#'
+    result = plugin.add("one", args=f"IgnoreUnknown=1;K8S_POD_NAME={name}")
+    plugin.host.run(["nft", "flush", "ruleset"])
+    plugin.host.minirun("network", "reload")
+    assert "pwned" not in plugin.host.run(["nft", "list", "ruleset"]).stdout
+    (lease,) = plugin.host.path(f"{plugin.host.state}/networks/pods/leases").iterdir()
+    assert [line.partition(" ")[0] for line in lease.read_text().splitlines()[1:]] == ["port", "names", "alive"]
+    plugin.check("one", result)
+    plugin.delete("one")
+    assert plugin.left() == []
+
+
 def test_del_is_content_whatever_is_gone(plugin: Plugin) -> None:
     plugin.delete("never", prevResult=None)
     plugin.delete("never", netns="")
@@ -127,9 +141,10 @@ def test_add_twice_and_add_to_a_name_that_is_taken(plugin: Plugin) -> None:
 
 def test_where_the_namespace_is(plugin: Plugin) -> None:
     plugin.namespace("one")
-    keeper = plugin.host.popen(["nsenter", "--net=/run/netns/one", "sleep", "100"])
+    inside = ["nsenter", "--net=/run/netns/one", "sh", "-c", "echo; exec sleep 100"]
+    keeper = plugin.host.popen(inside)
+    assert keeper.stdout and keeper.stdout.readline() == "\n", "it has entered"
     path = f"/proc/{keeper.pid}/ns/net"
-    plugin.host.wait_until(f"[ {path} -ef /run/netns/one ]")
     plugin.host.run(["ip", "netns", "del", "one"])
     result = plugin.call("ADD", "one", "eth0", path)
     assert result["interfaces"][2]["sandbox"] == path

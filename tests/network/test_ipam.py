@@ -548,3 +548,11 @@ def test_a_long_history_stays_consistent(where: Network, state: Path) -> None:
             assert address not in model
             model[address] = f"c{number}"
     assert ipam.leases("lab") == model
+
+
+def test_a_note_is_one_line() -> None:
+    with pytest.raises(UsageError, match="line break"):
+        ipam.allocate(LAB, "abc", ["names a\nport lo"])
+    with pytest.raises(UsageError, match="line break"):
+        ipam.reserve("lab", "10.7.0.3", "abc\nalive boot x")
+    assert ipam.leases("lab") == {}

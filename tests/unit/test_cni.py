@@ -366,3 +366,13 @@ def test_no_toldis_more_than_an_error(document: dict[str, Any], arguments: str) 
             valid_attachments(made.document)
         except CniError as error:
             assert error.message.isprintable() or "\\" in repr(error.message)
+
+
+@pytest.mark.parametrize("name", ["web-1", "my_pod", "a.b-c.d", "a" * 63 + ".b"])
+def test_the_name_of_a_pod_is_a_host_name(name: str) -> None:
+    assert Wishes(BASE, {"K8S_POD_NAME": name}).name == name
+
+
+@pytest.mark.parametrize("name", ["", 'x" }', "a\nport lo", "a b", "a" * 64, "a..b", "ü", "a." * 126 + "ab"])
+def test_another_name_of_a_pod_is_none(name: str) -> None:
+    assert Wishes(BASE, {"K8S_POD_NAME": name}).name == ""

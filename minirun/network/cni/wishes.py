@@ -43,7 +43,8 @@ class Wishes:
         dns = runtime.object("dns")
         said = {"nameservers": dns.texts("servers"), "search": dns.texts("searches"), "options": dns.texts("options")}
         self.dns: dict[str, Any] = {key: value for key, value in said.items() if value}
-        self.name = arguments.get("K8S_POD_NAME", "")
+        name = arguments.get("K8S_POD_NAME", "")
+        self.name = name if _is_host_name(name) else ""  # it becomes a name in DNS, and a comment for nft(8)
         self.aliases = _aliases(runtime, reader.text("name"))
 
 
@@ -98,4 +99,10 @@ def _aliases(runtime: Reader, network: str) -> list[str]:
     """Further names; podman gives them by network. What cannot be a name in DNS is left out."""
     value = runtime.get("aliases")
     names = runtime.object("aliases").texts(network) if isinstance(value, dict) else runtime.texts("aliases")
-    return [name for name in names if 0 < len(name) < 254 and _LABEL.issuperset(name)]
+    return [name for name in names if _is_host_name(name)]
+
+
+def _is_host_name(text: str) -> bool:
+    """Whether DNS can express this name (RFC 1035, 2.3.4)."""
+    labels = text.split(".")
+    return len(text) < 254 and _LABEL.issuperset(text) and all(0 < len(label) < 64 for label in labels)
