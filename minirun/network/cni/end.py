@@ -85,10 +85,10 @@ def _cut_strays(network: str, valid: set[str]) -> None:
     if made is None:
         return
     places = (f"{store.root}/containers", f"{store.state}/containers", f"{store.state}/locks")
+    with netlink.shared() as socket:  # before the records are: whoever begins meanwhile has a record before a cable
+        links = [netlink.Link(body) for body in socket.ask(netlink.get_links())]
     known = valid | {name[:12] for place in places for name in store.entries(place)}
     known |= {name[:12] for name in attachments.owners()}
-    with netlink.shared() as socket:
-        links = [netlink.Link(body) for body in socket.ask(netlink.get_links())]
     bridges = {link.index for link in links if link.name == made.bridge or link.name in made.members()}
     for link in links:
         digits = link.name.removeprefix("mr")[:12]
