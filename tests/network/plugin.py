@@ -88,7 +88,7 @@ class Plugin:
     def left(self) -> list[str]:
         """Whatever there is of attachments, on disk and in the kernel."""
         state = self.host.path(self.host.state)
-        globs = ("cni/locks/*", "cni/*/*.json", "networks/*/leases/*", "networks/*/published/*")
+        globs = ("cni/locks/*", "cni/networks/*/*.json*", "networks/*/leases/*", "networks/*/published/*")
         found = [str(path) for glob in globs for path in state.glob(glob)]
         links = json.loads(self.host.run(["ip", "-j", "link"]).stdout)
         found += [link["ifname"] for link in links if link["ifname"].startswith(("mr", "mi"))]

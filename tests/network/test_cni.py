@@ -105,7 +105,7 @@ def test_del_is_content_whatever_is_gone(plugin: Plugin) -> None:
     plugin.delete("four", vlan=7, ipam={"type": "dhcp"}, args="nonsense")
     plugin.add("four")
     state = plugin.host.path(plugin.host.state)
-    for path in (state / "cni/pods").iterdir():  # somebody tidied up
+    for path in (state / "cni/networks/pods").iterdir():  # somebody tidied up
         path.unlink()
     plugin.delete("four")
     assert plugin.left() == []
@@ -115,7 +115,7 @@ def test_after_a_reboot_nothing_is_remembered(plugin: Plugin) -> None:
     plugin.namespace("one")
     plugin.add("one")
     host = plugin.host
-    for path in host.path(f"{host.state}/cni").glob("pods/*.json"):
+    for path in host.path(f"{host.state}/cni").glob("networks/pods/*.json"):
         path.write_text(path.read_text().replace(json.loads(path.read_text())["boot"].strip(), "another boot"))
     host.path(f"{host.state}/cni/boot").write_text("another boot\n")
     host.run(["sh", "-ec", "ip netns del one; ip link del pods; nft flush ruleset; nft delete table inet minirun || :"])
@@ -284,7 +284,7 @@ def test_gc_removes_what_is_not_valid_and_nothing_else(host: FakeHost) -> None:
     for name in ("vanished", "lost"):
         plugin.add(name)
     host.run(["ip", "netns", "del", "vanished"])
-    records = host.path(f"{host.state}/cni/pods")
+    records = host.path(f"{host.state}/cni/networks/pods")
     for path in records.iterdir():  # one whose record is lost: its lease, cable and element tell whose they are
         if json.loads(path.read_text())["container"] == "lost":
             path.unlink()
@@ -320,7 +320,7 @@ def test_gc_finds_cables_when_all_else_is_lost(host: FakeHost) -> None:
     foreign = other.add("foreign")
     kept = plugin.add("kept")
     plugin.add("lost")
-    host.run(["sh", "-ec", f"rm -r {host.state}/cni/pods {host.state}/networks/pods"])
+    host.run(["sh", "-ec", f"rm -r {host.state}/cni/networks/pods {host.state}/networks/pods"])
     plugin.collect(("kept", "eth0"))
     assert "eth0" not in plugin.inside("lost", "ip", "-o", "link")
     assert pings(plugin, "kept", "10.7.0.1")
@@ -399,6 +399,37 @@ def test_names_that_minirun_could_not_use(host: FakeHost) -> None:
     long.delete("one")
     word.delete("two")
     host.minirun("network", "rm", *listed)
+
+
+@pytest.mark.parametrize("name", ["locks", "boot", "networks"])
+def test_names_that_we_use_ourselves(host: FakeHost, name: str) -> None:
+    plugin = Plugin(host, name=name)
+    for other in ("one", "two"):
+        plugin.namespace(other)
+    one = plugin.add("one")
+    host.minirun("ps")
+    plugin.check("one", one)
+    two = plugin.add("two")
+    assert address(one) != address(two)
+    for other in ("one", "two"):
+        plugin.delete(other)
+    assert plugin.left() == []
+
+
+def test_gc_looks_for_cables_before_it_reads_the_records(plugin: Plugin) -> None:
+    """Else what begins in between would have a cable and no record."""
+    plugin.namespace("one")
+    result = plugin.add("one")
+    words = plugin.words("GC", interface="")
+    traced = [*words[:-1], "strace", "--trace=openat,write", "--output=/run/trace", words[-1]]
+    valid = {"cni.dev/valid-attachments": [{"containerID": "one", "ifname": "eth0"}]}
+    plugin.host.run(traced, stdin=plugin.document(**valid))
+    lines = plugin.host.path("/run/trace").read_text().splitlines()
+    cables = max(n for n, line in enumerate(lines) if r" \0\0\0\22\0\5\3" in line)  # RTM_GETLINK, NLM_F_DUMP
+    records = max(n for n, line in enumerate(lines) if '/cni/networks/pods"' in line)
+    assert cables < records
+    plugin.check("one", result)
+    plugin.delete("one")
 
 
 def test_a_configuration_that_changes(plugin: Plugin) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minirun.network.cni import protocol
+from minirun import store
+from minirun.network.cni import attachments, protocol
 from minirun.network.cni.config import Config
 from minirun.network.cni.protocol import CniError, Request
 from minirun.network.cni.result import Result, previous, valid_attachments
@@ -376,3 +379,14 @@ def test_the_name_of_a_pod_is_a_host_name(name: str) -> None:
 @pytest.mark.parametrize("name", ["", 'x" }', "a\nport lo", "a b", "a" * 64, "a..b", "ü", "a." * 126 + "ab"])
 def test_another_name_of_a_pod_is_none(name: str) -> None:
     assert Wishes(BASE, {"K8S_POD_NAME": name}).name == ""
+
+
+def test_a_lock_is_dropped_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "state", str(tmp_path))
+    with attachments.Lock("a" * 64) as first:
+        first.drop()
+        second = attachments.Lock("a" * 64)
+    assert attachments.owners() == {"a" * 64}, "the second one's is still there"
+    second.drop()
+    os.close(second.descriptor)
+    assert attachments.owners() == set()

@@ -60,7 +60,6 @@ def add(request: Request, config: Config) -> dict[str, Any]:
             if not attachments.forget(network.name, owner):
                 lock.drop()
             raise
-        lock.drop()
     return document
 
 

@@ -1,8 +1,8 @@
 """What we know of attachments: one file each, below ``<state>/cni``, written before the first object of the kernel.
 
-    <state>/cni/locks/<id>              held by the plugin as long as it works on the attachment
-    <state>/cni/<network>/<id>.json     the attachment: who asked, and the plan that undoes it
-    <state>/cni/boot                    the boot of which all that is
+    <state>/cni/locks/<id>                      held by the plugin as long as it works on the attachment
+    <state>/cni/networks/<network>/<id>.json    the attachment: who asked, and the plan that undoes it
+    <state>/cni/boot                            the boot of which all that is
 
 The id is made of what the specification calls the key of an attachment: network, container, interface. A lock that
 nobody holds is what a killed plugin leaves. Its runtime heard no answer, so what it began is undone, by the next
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _LOCKS = "locks"
+_NETWORKS = "networks"  # a folder of their own, since a network may be called "locks"
 
 
 def identity(network: str, container: str, interface: str) -> str:
@@ -51,7 +52,11 @@ def folder() -> str:
 
 def path(network: str, owner: str) -> str:
     """The file of an attachment to the network of minirun with that name."""
-    return f"{folder()}/{network}/{owner}.json"
+    return f"{_place(network)}/{owner}.json"
+
+
+def _place(network: str) -> str:
+    return f"{folder()}/{_NETWORKS}/{network}"
 
 
 def alive(network: str, owner: str) -> str:
@@ -70,7 +75,7 @@ def begin(record: dict[str, Any]) -> None:
 
     Raises FileExistsError if there is such an attachment.
     """
-    store.directory(folder(), record["network"])
+    store.directory(folder(), _NETWORKS, record["network"])
     store.create_whole(path(record["network"], record["id"]), strict_json.dumps(record) + "\n")
 
 
@@ -83,19 +88,19 @@ def save(record: dict[str, Any]) -> None:
 
 def records(network: str) -> Iterator[dict[str, Any]]:
     """The attachments to a network."""
-    for name in store.entries(f"{folder()}/{network}"):
+    for name in store.entries(_place(network)):
         if name.endswith(".json") and (record := load(network, name[:-5])):
             yield record
 
 
 def networks() -> list[str]:
     """The networks of minirun that have, or had, attachments."""
-    return [name for name in store.entries(folder()) if name not in (_LOCKS, "boot")]
+    return store.entries(f"{folder()}/{_NETWORKS}")
 
 
 def owners() -> set[str]:
     """The ids of all attachments, and of those that a plugin is at work on."""
-    found = {name[:-5] for n in networks() for name in store.entries(f"{folder()}/{n}") if name.endswith(".json")}
+    found = {name[:-5] for n in networks() for name in store.entries(_place(n)) if name.endswith(".json")}
     dead = set(syscalls.dead_locks(f"{folder()}/{_LOCKS}"))
     return found | {name for name in store.entries(f"{folder()}/{_LOCKS}") if name not in dead}
 
@@ -103,10 +108,11 @@ def owners() -> set[str]:
 class Lock:
     """Holds an attachment: nobody else works on it meanwhile. Left by an error it stays, as a sign for others."""
 
-    __slots__ = ("descriptor", "path")
+    __slots__ = ("descriptor", "dropped", "path")
 
     def __init__(self, owner: str, wait: bool = True) -> None:
         """Take the lock and, with ``wait``, wait for whoever has it; else raise BlockingIOError."""
+        self.dropped = False
         self.path = f"{folder()}/{_LOCKS}/{owner}"
         while True:
             try:
@@ -133,7 +139,10 @@ class Lock:
         os.close(self.descriptor)
 
     def drop(self) -> None:
-        """Say that all is well: nothing of what we did has to be undone."""
+        """Say that all is well: nothing of what we did has to be undone. Once: then the name may be another's lock."""
+        if self.dropped:
+            return
+        self.dropped = True
         try:
             os.unlink(self.path)
         except FileNotFoundError:
