@@ -390,3 +390,35 @@ def test_a_lock_is_dropped_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     second.drop()
     os.close(second.descriptor)
     assert attachments.owners() == set()
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"ipam": {"routes": [{"dst": "10.0.0.0/8", "scope": 300}]}},
+        {"ipam": {"routes": [{"dst": "10.0.0.0/" + "1" * 5000}]}},
+        {"ipam": {"subnet": "10.0.0.0/" + "1" * 5000}},
+        {"ipam": {"resolvConf": "/etc/\0"}},
+        {"ipam": {"resolvConf": "/etc/\ud800"}},
+    ],
+)
+def test_what_the_kernel_could_not_be_told_is_told_by_its_place(keys: dict[str, Any]) -> None:
+    assert "ipam" in refused(7, **keys)
+
+
+def test_prefixes_are_written_in_one_way() -> None:
+    assert config(ipam={"routes": [{"dst": "10.0.0.0/08"}]}).routes == [{"dst": "10.0.0.0/8"}]
+
+
+@pytest.mark.parametrize("key", ["name", "mac", "sandbox"])
+def test_interfaces_of_a_result_say_texts(key: str) -> None:
+    with pytest.raises(CniError, match="interfaces") as error:
+        previous({"prevResult": {"interfaces": [{**IN, key: 5}]}})
+    assert error.value.code == 7
+
+
+@pytest.mark.parametrize(("name", "value"), [("IFNAME", "\udcff"), ("IFNAME", "ü" * 8), ("NETNS", "/run/\udcff")])
+def test_names_that_are_no_text_are_refused(name: str, value: str) -> None:
+    with pytest.raises(CniError, match=name) as error:
+        Request({**ENVIRONMENT, f"CNI_{name}": value})
+    assert error.value.code == 4

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 IPAM = ("minirun", "minirun-cni", "host-local", "")  # host-local's keys, our leases
 _REFUSED = ("vlan", "vlanTrunk", "disableContainerInterface")  # of the bridge plugin; with any value that means yes
 _NO_BRIDGE = ("all", "default", "lo")  # sysctl's words, and the loopback
-_METRICS = ("mtu", "advmss", "priority", "table", "scope")
+_METRICS = {"mtu": 1 << 32, "advmss": 1 << 32, "priority": 1 << 32, "table": 1 << 32, "scope": 1 << 8}  # and limits
 DEFAULT_ROUTES = {IPV4: "0.0.0.0/0", IPV6: "::/0"}
 
 
@@ -79,6 +79,8 @@ class Config:
         self.pools = pools(ipam, reader.object("runtimeConfig"))
         self.routes = [_route(route) for route in ipam.objects("routes")]
         self.resolv_conf = ipam.text("resolvConf")
+        if not self.resolv_conf.isprintable():
+            wrong(ipam.at("resolvConf"), "the path of a file", self.resolv_conf)
         asked = reader.flag("isDefaultGateway", not self.routes)
         self.default_route = asked and not self.internal
 
@@ -186,17 +188,17 @@ def _route(reader: Reader) -> dict[str, Any]:
     target, _, prefix = reader.text("dst").partition("/")
     target = an_address(target, reader.at("dst"))
     bits = addresses.bits(target)
-    if not prefix.isascii() or not prefix.isdigit() or int(prefix) > bits:
+    if not prefix.isascii() or not prefix.isdigit() or len(prefix) > 3 or int(prefix) > bits:
         wrong(reader.at("dst"), "a subnet", reader.text("dst"))
     free = bits - int(prefix)
-    route: dict[str, Any] = {"dst": f"{addresses.text(addresses.number(target) >> free << free, bits)}/{prefix}"}
+    route: dict[str, Any] = {"dst": f"{addresses.text(addresses.number(target) >> free << free, bits)}/{int(prefix)}"}
     if reader.has("gw") and reader.text("gw"):
         route["gw"] = an_address(reader.text("gw"), reader.at("gw"))
         if addresses.bits(route["gw"]) != bits:
             raise CniError(BAD_CONFIG, f"{reader.at('gw')} is not of the family of dst")
-    for key in _METRICS:
+    for key, limit in _METRICS.items():
         if reader.has(key):
-            route[key] = reader.number(key)
+            route[key] = reader.number(key, limit=limit)
     return route
 
 

@@ -93,9 +93,12 @@ class Request:
         if self.container and not is_name(self.container):
             raise CniError(BAD_ENVIRONMENT, f"CNI_CONTAINERID {self.container!r} is not an id")
         name = self.interface
-        if name and (len(name) > 15 or name in (".", "..") or any(c in "/:" or c.isspace() for c in name)):
+        printable = name.isprintable()  # so it is no broken UTF-8, either
+        if not printable or len(name.encode()) > 15 or name in (".", "..") or set(name) & set("/: "):
             text = f"CNI_IFNAME {name!r} is not the name of an interface"
-            raise CniError(BAD_ENVIRONMENT, text, "1 to 15 characters without '/', ':' and blanks")
+            raise CniError(BAD_ENVIRONMENT, text, "1 to 15 bytes without '/', ':' and blanks")
+        if self.command != "DEL" and not self.netns.isprintable():
+            raise CniError(BAD_ENVIRONMENT, f"CNI_NETNS {self.netns!r} is not a path that can be told")
 
 
 def parse_arguments(text: str) -> dict[str, str]:

@@ -88,7 +88,7 @@ def previous(document: dict[str, Any]) -> Result | None:
         return None
     told = reader.object("prevResult")
     result = Result()
-    result.interfaces = [one.values for one in told.objects("interfaces")]
+    result.interfaces = [_told(one) for one in told.objects("interfaces")]
     result.ips = [{**one.values, "address": one.text("address")} for one in told.objects("ips")]
     result.routes = [{**one.values, "dst": one.text("dst")} for one in told.objects("routes")]
     result.dns = told.object("dns").values
@@ -102,6 +102,13 @@ def previous(document: dict[str, Any]) -> Result | None:
         if "interface" in ip and ip["interface"] is not None:
             ip["interface"] = index
     return result
+
+
+def _told(reader: Reader) -> dict[str, Any]:
+    """An interface as somebody told it, when what we shall compare are texts."""
+    for key in ("name", "mac", "sandbox"):
+        reader.text(key)
+    return reader.values
 
 
 def _one_family(result: Result, reader: Reader) -> None:
