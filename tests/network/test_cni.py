@@ -442,11 +442,39 @@ def test_a_configuration_that_changes(plugin: Plugin) -> None:
     plugin.delete("two", **other)
 
 
+def test_a_range_that_changes_is_the_next_one_s(host: FakeHost) -> None:
+    ranges = [{"rangeEnd": "10.7.0.9"}, {"rangeStart": "10.7.0.20", "rangeEnd": "10.7.0.21"}, {}]
+    changed = [{"ipam": {"ranges": [[{"subnet": "10.7.0.0/24", **each}]]}, "ipv6": True} for each in ranges]
+    plugin = Plugin(host)
+    for name in ("one", "two", "three", "four", "five"):
+        plugin.namespace(name)
+    one = plugin.add("one", **changed[0])
+    assert [address(plugin.add(name, **changed[1])) for name in ("two", "three")] == ["10.7.0.20", "10.7.0.21"]
+    assert "no free address" in refused(101, plugin.add, "four", **changed[1])
+    assert "no free address" in refused(50, plugin.status, **changed[1])
+    plugin.status(**changed[2])
+    plugin.add("four", **changed[2])
+    plugin.check("one", one, **changed[1])
+    refused_meanwhile = {"mtu": 1400, "ipv6": False, "bridge": "cni0", "isolate": True, "internal": True}
+    for key, value in refused_meanwhile.items():
+        refused(7, plugin.add, "five", **{**changed[2], key: value})
+    for name in ("one", "two", "three", "four"):
+        plugin.delete(name)
+    anew = plugin.add("five", **{**changed[2], "mtu": 1400, "ipv6": False})
+    assert anew["interfaces"][2]["mtu"] == 1400 and len(anew["ips"]) == 1
+    plugin.delete("five")
+    assert plugin.left() == []
+
+
 def test_a_network_of_minirun_is_joined(plugin: Plugin) -> None:
     plugin.host.minirun("network", "create", "--subnet", "10.7.0.0/24", "pods")
     plugin.namespace("one")
+    other = {"ipam": {"subnet": "10.7.0.0/24", "rangeStart": "10.7.0.9"}}
+    assert "another range" in refused(7, plugin.add, "one", **other)
     assert address(plugin.add("one")) == "10.7.0.2"
     assert "its bridge is pods" in refused(7, plugin.status, bridge="cni0")
+    assert "its MTU" in refused(7, plugin.status, mtu=1400)
+    assert "no IPv6" in refused(7, plugin.status, ipv6=True)
     assert "in use" in plugin.host.minirun("network", "rm", "pods", check=False).stderr or True
     plugin.delete("one")
     plugin.host.minirun("network", "rm", "pods")
