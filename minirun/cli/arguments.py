@@ -100,7 +100,7 @@ def _long(word: str, table: dict[str, Option], words: list[str], target: Any) ->
     elif not equals or value in ("true", "false"):
         option.apply(target, value != "false")
     else:
-        raise UsageError(f"option {name}", "takes no value")
+        raise UsageError(f"option {word}", "takes no value but true or false")
 
 
 def _short(word: str, table: dict[str, Option], words: list[str], target: Any) -> None:

@@ -27,7 +27,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "stats": ("stats", "run", "show what containers use of their limits"),
     "images": ("images", "images", "list images"),
     "image": ("images", "run", "build, list, inspect and remove images"),
-    "network": ("network", "run", "create, list, inspect, remove and repair networks"),
+    "network": ("network", "run", "create, connect, list, inspect, remove and repair networks"),
     "explain": ("explain", "run", "print a command's steps as the shell commands that you would type"),
     "doctor": ("doctor", "run", "say what this machine lacks, and what was left behind"),
     "oci": ("oci", "run", "be an OCI runtime, as runc: create, start, state, kill, delete ... on a bundle"),

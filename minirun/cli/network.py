@@ -1,4 +1,4 @@
-"""``minirun network``: create, list, inspect, remove and repair networks."""
+"""``minirun network``: create, connect, list, inspect, remove and repair networks."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import sys
 
 from minirun.cli import plugs, table
 from minirun.cli.arguments import Option, Values, collect, help_text, parse, store
+from minirun.engine.attachments import DEFAULTS
 from minirun.engine.options import whole
 from minirun.engine.record import check_name
 from minirun.errors import MinirunError, NotFound, UsageError
 from minirun.network import bridge, ipam
 from minirun.network.creation import MAX_BRIDGE_NAME, MAX_MTU, MIN_MTU, Wanted
-from minirun.network.network import ALLOW_FORWARD, Network, listing
+from minirun.network.network import ALLOW_FORWARD, Network, listing, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -116,13 +117,23 @@ CREATE = [
         "such as 10.77.0.0/24 or fd00:77::/64; may be repeated (default: the next free one)",
     ),
     Option("--gateway", "ADDRESS", collect("gateways"), "the host's address on it (default: the first of the subnet)"),
-    Option("--ip-range", "CIDR", collect("ranges"), "the part of the subnet that containers get addresses from"),
+    Option(
+        "--ip-range",
+        "CIDR",
+        collect("ranges"),
+        "the part of the subnet that containers get addresses from; or FIRST-LAST",
+    ),
     Option("--ipv6", "", store("ipv6"), "IPv6, too: a unique local /64, unless --subnet gives one"),
     Option("--internal", "", store("internal"), "no way out"),
     Option("--isolate", "", store("isolate"), "containers cannot reach each other, but for published ports"),
-    Option("--icc", "", _icc, "--icc=false is --isolate"),
+    Option("--icc", "", _icc, "true or false: --icc=false is --isolate"),
     Option("--mtu", "BYTES", _mtu, "the largest packet (default: what the way out of this machine takes)"),
-    Option("--dns", "ADDRESS", collect("dns"), "asked for names that are not containers' (default: the host's)"),
+    Option(
+        "--dns",
+        "ADDRESS",
+        collect("dns"),
+        "asked for names that are not containers' (default: the host's); may be repeated",
+    ),
     Option("-o --opt", "KEY=VALUE", _option, "an option of docker or podman: MTU, icc, IPv6, bridge"),
     Option("--interface-name", "NAME", _bridge, "the bridge's name (default: the network's)"),
     Option("--label", "NAME=VALUE", _label, "note something about the network"),
@@ -135,12 +146,17 @@ RELOAD = [
 LIST = [
     Option("-q --quiet", "", store("quiet"), "only names"),
     Option("-f --filter", "KEY=VALUE", collect("filters"), "name=PART, label=NAME, or label=NAME=VALUE"),
-    Option("--format", "json", store("format"), "one JSON object a line"),
+    Option("--format", "json", store("format"), "one JSON object a line; table: what is printed without it"),
     Option("--no-trunc", "", store("whole"), "accepted: nothing is shortened"),
 ]
 INSPECT = [Option("-f --format", "json", store("format"), "json: on one line")]
 REMOVE = [
-    Option("-f --force", "", store("force"), "pull containers out of them first; no error for what does not exist"),
+    Option(
+        "-f --force",
+        "",
+        store("force"),
+        "pull containers of minirun out of them first; no error for what does not exist",
+    ),
 ]
 PRUNE = [
     Option("-f --force", "", store("force"), "do not ask"),
@@ -201,7 +217,24 @@ def _list(argv: Sequence[str]) -> int:
 def _inspect(argv: Sequence[str]) -> int:
     from minirun.cli import inspect
 
-    return inspect.run(["--type", "network", *argv])
+    target = Values(format="table")
+    names = parse(argv, INSPECT, target)
+    if not names:
+        raise UsageError("network inspect", "a name is missing", "minirun network ls lists them")
+    return inspect.run(["--type", "network", "--format", target.format, "--", *map(_meant, names)])
+
+
+def _exists(argv: Sequence[str]) -> int:
+    """As podman's: the exit code says it, and nothing is printed."""
+    names = parse(argv, [], Values())
+    if len(names) != 1:
+        raise UsageError("network exists", "takes one name", "minirun network exists NAME")
+    return 0 if load(_meant(check_name(names[0], "network name"))) else 1
+
+
+def _meant(name: str) -> str:
+    """The network of that name, where ``bridge`` and ``default`` are words for the default one."""
+    return bridge.DEFAULT if name in DEFAULTS else name
 
 
 def each(names: Sequence[str], act: Callable[[str], None], force: bool = False) -> int:
@@ -209,7 +242,7 @@ def each(names: Sequence[str], act: Callable[[str], None], force: bool = False) 
     code = 0
     for name in names:
         try:
-            act(check_name(name, "network name"))
+            act(_meant(check_name(name, "network name")))
             sys.stdout.write(f"{name}\n")
         except NotFound as error:
             if not force:
@@ -261,7 +294,7 @@ def _reload(argv: Sequence[str]) -> int:
     from minirun.network import reload
 
     target = Values(allow_forward=False)
-    names = [check_name(name, "network name") for name in parse(argv, RELOAD, target)]
+    names = [_meant(check_name(name, "network name")) for name in parse(argv, RELOAD, target)]
     reload.reload(names, target.allow_forward, lambda text: print(text, flush=True))
     return 0
 
@@ -275,9 +308,10 @@ class _Verb:
 
 VERBS = {
     "create": _Verb(_create, "create [OPTIONS] NAME", CREATE, "make a network: a bridge with its own subnet"),
-    "ls": _Verb(_list, "ls [OPTIONS]", LIST, "list networks"),
+    "ls": _Verb(_list, "ls [OPTIONS]", LIST, "list networks; also: list"),
     "inspect": _Verb(_inspect, "inspect NAME...", INSPECT, "show all about networks as JSON, and who is on them"),
-    "rm": _Verb(_remove, "rm [-f] NAME...", REMOVE, "remove networks that no container uses"),
+    "rm": _Verb(_remove, "rm [-f] NAME...", REMOVE, "remove networks that no container uses; also: remove"),
+    "exists": _Verb(_exists, "exists NAME", [], "exit with 0 if there is such a network, with 1 if not"),
     "connect": _Verb(
         plugs.connect, "connect [OPTIONS] NETWORK CONTAINER", plugs.CONNECT, "plug a running container into a network"
     ),
@@ -285,7 +319,7 @@ VERBS = {
     "reload": _Verb(
         _reload, "reload [--allow-forward] [NAME...]", RELOAD, "put back what others took of our firewall and bridges"
     ),
-    "prune": _Verb(_prune, "prune [-f]", PRUNE, "remove all networks that no container uses, but br0"),
+    "prune": _Verb(_prune, "prune [OPTIONS]", PRUNE, "remove all networks that no container uses, but br0"),
 }
 ALIASES = {"list": "ls", "remove": "rm"}
 EXAMPLES = (
@@ -302,6 +336,8 @@ def usage() -> str:
     width = max(len(verb.usage) for verb in VERBS.values()) + 2
     lines += [f"  {verb.usage:<{width}}{verb.text}" for verb in VERBS.values()]
     for name, verb in VERBS.items():
+        if not verb.options:
+            continue
         body = help_text("", "", verb.options).partition("options:\n")[2]
         lines += ["", f"options of {name}:", body.rstrip("\n")]
     lines += ["", "examples:", *(f"  {example}" for example in EXAMPLES)]

@@ -40,7 +40,9 @@ DISCONNECT = [Option("-f --force", "", store("force"), "no error for what is not
 
 def _two(verb: str, operands: Sequence[str]) -> Sequence[str]:
     if len(operands) != 2:
-        raise UsageError(f"network {verb}", "takes a network and a container", f"network {verb} NETWORK CONTAINER")
+        raise UsageError(
+            f"network {verb}", "takes a network and a container", f"minirun network {verb} NETWORK CONTAINER"
+        )
     return operands
 
 
@@ -65,17 +67,24 @@ def disconnect(argv: Sequence[str]) -> int:
         if not target.force:
             raise
         return 0
-    record = found.record()
+    _tell(found)
+    return 0
+
+
+def _tell(container: records.Container) -> None:
+    """Say that the container's ports are not published any more, if that is so."""
+    record = container.record()
     if record["Ports"] and not published(record):
         text = "its ports are published no more, until it is connected to a network with a way out"
         sys.stderr.write(f"minirun: container {record['Name']}: {text}\n")
-    return 0
 
 
 def disconnect_all(network: str) -> None:
     """Pull every container out of a network; who is no container, or ends just now, is passed over."""
     for owner in sorted(set(ipam.leases(network).values())):
         try:
-            plugs.disconnect(records.find(owner), network)
+            found = records.find(owner)
+            plugs.disconnect(found, network)
+            _tell(found)
         except (Conflict, NotFound, UsageError):
             continue

@@ -8,6 +8,7 @@ from minirun.cli.arguments import Values, help_text, parse
 from minirun.engine import record as records
 from minirun.engine.inspect import bindings, published
 from minirun.errors import NotFound, UsageError
+from minirun.network import ports
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ def run(argv: Sequence[str]) -> int:
     if len(operands) == 1:
         lines = [f"{name} -> {_place(place)}" for name, places in found.items() for place in places]
     else:
-        name = operands[1] if "/" in operands[1] else f"{operands[1]}/tcp"
+        name, *more = ports.exposed(operands[1], "port")
+        if more:
+            raise UsageError(f"port {operands[1]}", "more than one", f"minirun {USAGE}")
         if name not in found:
             raise NotFound(f"port {name} of {operands[0]}", "it is not published", f"see: minirun port {operands[0]}")
         lines = [_place(place) for place in found[name]]

@@ -122,7 +122,10 @@ OPTIONS: list[Option] = [
     Option("--net-rate-in", "RATE", _net_flag("--net-rate-in"), "limit of what it receives: bits a second, as 10mbit"),
     Option("--net-rate-out", "RATE", _net_flag("--net-rate-out"), "limit of what it sends"),
     Option(
-        "--dns", "ADDRESS", _dns, "asked for names that are not containers' (default: the network's, or the host's)"
+        "--dns",
+        "ADDRESS",
+        _dns,
+        "asked for names that are not containers' (default: the network's, or the host's); may be repeated",
     ),
     Option("--dns-search", "DOMAIN", _dns_search, "search domain (default: the host's; . for none)"),
     Option("--dns-option --dns-opt", "OPTION", _dns_option, "an option of resolv.conf, such as ndots:2"),
@@ -210,6 +213,9 @@ def _settle_networks(options: RunOptions) -> None:
         from minirun.engine import attachments
 
         attachments.settle(options)
+    if options.forward and options.network != "bridge":
+        flag = {"allow": "--allow-forward", "require": "--require-forward"}[options.forward]
+        raise UsageError(flag, f"has no meaning with --net {options.nets[0]}", "use a network")
     if options.network in ("none", "container") and (options.dns or options.dns_search or options.dns_options):
         raise UsageError("--dns", f"has no meaning with --net {options.nets[0]}", "use a network")
     if options.network == "container" and options.hosts:

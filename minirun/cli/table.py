@@ -50,7 +50,8 @@ def pretty(value: Any) -> None:
 def check_format(text: str) -> None:
     """``--format`` knows "json" and "table"."""
     if text not in ("json", "table"):
-        raise UsageError(f"--format {text!r}", "", "json or table")
+        why = "templates are not understood" if "{{" in text else ""
+        raise UsageError(f"--format {text!r}", why, "json or table")
 
 
 def ago(moment: float) -> str:

@@ -86,7 +86,7 @@ def _parse(text: str) -> Attachment:
         apply = KEYS.get(key)
         if apply is None:
             raise UsageError(f"--net {text}", f"unknown option {key!r}", f"known: {', '.join(KEYS)}")
-        apply(attachment, value, f"--net {name}:{key}")
+        apply(attachment, value, f"--net {name}:{key}=")
     return attachment
 
 
@@ -96,7 +96,7 @@ def _check_several(networks: list[Attachment]) -> None:
     if twice := next((name for name in known if known.count(name) > 1), None):
         raise UsageError(f"--net {twice}", "given twice")
     if twice := next((name for name in interfaces if interfaces.count(name) > 1), None):
-        raise UsageError(f"--net: interface_name={twice}", "given twice")
+        raise UsageError(f"--net {known[-1]}:interface_name={twice}", "given twice", "each interface needs its own")
     if len(networks) > endpoint.MAX_NETWORKS:
         raise UsageError("--net", f"a container has {endpoint.MAX_NETWORKS} networks at most")
 
@@ -112,7 +112,8 @@ def _apply_flags(options: RunOptions) -> None:
             continue
         if len(options.networks) > 1:
             example = f"--net {first.network}:{key}={values[0]}"
-            raise UsageError(flag, "there are several networks, and it is one's", f"write it as {example}")
+            why = f"it is for one network, and there are {len(options.networks)}"
+            raise UsageError(f"{flag} {values[0]}", why, f"say for which: {example}")
         if len(values) > 1:
             raise UsageError(flag, "given twice")
         KEYS[key](first, values[0], flag)
@@ -131,16 +132,23 @@ def attachment(network: str, flags: Iterable[tuple[str, str]]) -> Attachment:
     return result
 
 
+def _said(flag: str, value: str) -> str:
+    """What was typed: ``--ip 10.201.0.9``, or ``--net br0:ip=10.201.0.9``."""
+    return f"{flag}{value}" if flag.endswith("=") else f"{flag} {value}"
+
+
 def _set_address(bits: int) -> Callable[[Attachment, str, str], None]:
     def apply(target: Attachment, value: str, flag: str) -> None:
         if not addresses.is_address(value):
-            raise UsageError(f"{flag} {value}", "not an address", "write it as 10.201.0.9 or fd00::9")
-        family = addresses.bits(value)
-        if bits == IPV6 != family:
-            raise UsageError(f"{flag} {value}", "not an IPv6 address", "write it as fd00::9")
-        name = "address" if family == IPV4 else "address6"
+            example = "10.201.0.9" if bits == IPV4 else "fd00::9"
+            raise UsageError(_said(flag, value), "not an address", f"write it as {example}")
+        if addresses.bits(value) != bits:
+            base = flag.removesuffix("=").removesuffix("6")
+            other = _said(f"{base}{'6' if bits == IPV4 else ''}{'=' * flag.endswith('=')}", value)
+            raise UsageError(_said(flag, value), f"not an IPv{4 if bits == IPV4 else 6} address", f"write {other}")
+        name = "address" if bits == IPV4 else "address6"
         if getattr(target, name):
-            raise UsageError(f"{flag} {value}", "one address of a family is all that a network gives")
+            raise UsageError(_said(flag, value), "one address of a family is all that a network gives", "leave one out")
         setattr(target, name, addresses.canonical(value))
 
     return apply
@@ -151,17 +159,18 @@ def set_mac(target: Attachment, value: str, flag: str) -> None:
     parts = value.lower().replace("-", ":").split(":")
     digits = frozenset("0123456789abcdef")
     if len(parts) != 6 or not all(len(part) == 2 and digits.issuperset(part) for part in parts):
-        raise UsageError(f"{flag} {value}", "not a MAC address", "write it as 02:42:ac:11:00:02")
+        raise UsageError(_said(flag, value), "not a MAC address", "write it as 02:42:ac:11:00:02")
     if int(parts[0], 16) & 1:
-        raise UsageError(f"{flag} {value}", "a group's address (the last bit of its first byte is 1)")
+        why = "a group's address (the last bit of its first byte is 1)"
+        raise UsageError(_said(flag, value), why, "choose one like 02:42:ac:11:00:02")
     if set(parts) == {"00"}:
-        raise UsageError(f"{flag} {value}", "nobody's address")
+        raise UsageError(_said(flag, value), "nobody's address", "choose one like 02:42:ac:11:00:02")
     target.mac = ":".join(parts)
 
 
-def set_alias(target: Attachment, value: str, _: str) -> None:
+def set_alias(target: Attachment, value: str, flag: str) -> None:
     """``--network-alias``: one more name on the network."""
-    target.aliases.append(names.parse_alias(value))
+    target.aliases.append(names.parse_alias(value, _said(flag, value)))
 
 
 _RATES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -174,10 +183,11 @@ def rate(value: str, flag: str) -> int:
     unit = text[-1:] if text[-1:].isalpha() else ""
     digits = text[: len(text) - len(unit)]
     if unit not in _RATES or not (digits.isascii() and digits.replace(".", "", 1).isdecimal()) or len(digits) > 15:
-        raise UsageError(f"{flag} {value}", "not a rate in bits a second", "write it as 10mbit, 500kbit or 1.5gbit")
+        raise UsageError(_said(flag, value), "not a rate in bits a second", "write it as 10mbit, 500kbit or 1.5gbit")
     bits = int(float(digits) * _RATES[unit])
     if not LEAST_RATE <= bits <= MOST_RATE:
-        raise UsageError(f"{flag} {value}", "must be 8kbit to 10tbit", "8 bits are a byte: 10mbit are 1.25 MB a second")
+        remedy = "8 bits are a byte: 10mbit are 1.25 MB a second"
+        raise UsageError(_said(flag, value), "must be 8kbit to 10tbit", remedy)
     return bits
 
 
@@ -188,14 +198,14 @@ def _set_rate(name: str) -> Callable[[Attachment, str, str], None]:
 def _set_interface(target: Attachment, value: str, flag: str) -> None:
     fits = 0 < len(value) < 16 and _NAME.issuperset(value) and value[0] not in "-_"
     if not fits or value in ("lo", "all", "default"):
-        raise UsageError(f"{flag} {value}", "not a name for an interface", "1 to 15 letters, digits, '_' or '-'")
+        raise UsageError(_said(flag, value), "not a name for an interface", "1 to 15 letters, digits, '_' or '-'")
     target.interface = value
 
 
 def _set_option(target: Attachment, value: str, flag: str) -> None:
     name, _, interface = value.partition("=")
     if name != IFNAME:
-        raise UsageError(f"{flag} {value}", "unknown option", f"known: {IFNAME}")
+        raise UsageError(_said(flag, value), "unknown option", f"known: {IFNAME}")
     _set_interface(target, interface, flag)
 
 

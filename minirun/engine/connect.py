@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     # network, owner, notes, family, the wanted address or None: the address
     Lease = Callable[[Network, str, Sequence[str], int, str | None], str]
 
+OTHER = "choose another one, or leave it out"
+
 
 def endpoints(
     identity: str, name: str, options: RunOptions, networks: Sequence[Network], lease: Lease
@@ -74,14 +76,15 @@ def plug(
 def _check_mac(network: Network, wanted: Attachment, identity: str) -> None:
     """Refuse a MAC that somebody on the network has, or will have by its address. Raises Conflict, UsageError."""
     if wanted.mac == network.mac:
-        raise Conflict(f"--mac-address {wanted.mac}", f"it is that of the bridge of network {network.name}")
+        raise Conflict(f"--mac-address {wanted.mac}", f"it is that of the bridge of network {network.name}", OTHER)
     if wanted.mac.startswith(endpoint.GIVEN) and wanted.mac != endpoint.mac_address(wanted.address or "0.0.0.0"):
         remedy = "choose another one, such as 02:42:0a:00:00:02"
         raise UsageError(f"--mac-address {wanted.mac}", "minirun makes such ones of addresses", remedy)
     for address, held in ipam.held(network.name).items():
         if held.owner != identity and (held.notes.get("mac") or endpoint.mac_address(address)) == wanted.mac:
             names = held.notes.get("names", held.owner[:12])
-            raise Conflict(f"--mac-address {wanted.mac}", f"container {names.split()[0]} has it on {network.name}")
+            why = f"container {names.split()[0]} has it on {network.name}"
+            raise Conflict(f"--mac-address {wanted.mac}", why, OTHER)
 
 
 def pass_firewalls(networks: Sequence[Network], options: RunOptions, warn: Callable[[str], None]) -> None:

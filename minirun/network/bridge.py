@@ -36,7 +36,7 @@ def create(wanted: Wanted) -> Network:
     check_name(wanted.name)
     with networks.Lock():
         if load(wanted.name):
-            raise Conflict(f"network {wanted.name}", "it exists already")
+            raise Conflict(f"network {wanted.name}", "it exists already", f"see: minirun network inspect {wanted.name}")
         network, steps = decide(wanted.name, wanted)
         step.do_all(steps)
     return network

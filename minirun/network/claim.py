@@ -144,7 +144,8 @@ def _check(asked: Port, wanted: Sequence[Port], others: _Others) -> None:
             raise Conflict(f"-p {asked}", f"-p {same} of the same command has the port")
         owner = others.container(port)
         if owner is not None:
-            raise Conflict(f"-p {asked}", f"container {owner} publishes this port already")
+            why = f"container {owner} publishes this port already"
+            raise Conflict(f"-p {asked}", why, "choose another one; minirun ps shows those in use")
     for port in wanted:
         _check_host(asked, port)
     others.note(wanted)
@@ -256,7 +257,7 @@ def _listen(port: Port) -> int:
 
 def _taken(asked: Port, port: Port, number: int, error: OSError) -> Conflict:
     if error.errno == EADDRNOTAVAIL:
-        return Conflict(f"-p {asked}", f"this machine has no address {port.address}")
+        return Conflict(f"-p {asked}", f"this machine has no address {port.address}", "see: ip addr")
     if error.errno != EADDRINUSE:
         return Conflict(f"-p {asked}", f"port {number} of {port.address}: {error.strerror}".lower())
     from minirun.network import holders

@@ -13,12 +13,13 @@ from binascii import crc32
 from minirun import store
 from minirun.errors import Conflict, UsageError
 from minirun.linux import netlink
-from minirun.network import addresses
+from minirun.network import addresses, names
 from minirun.network import network as networks
 from minirun.network.addresses import IPV4, IPV6, Subnet
 from minirun.network.bridge import DEFAULT, IP_FORWARD
 from minirun.network.endpoint import mac_address
 from minirun.network.network import Network, Pool
+from minirun.network.rotation import span
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,8 +76,7 @@ def decide(wanted: Wanted) -> Network:
     if not least <= mtu <= MAX_MTU:
         raise UsageError(f"--mtu {mtu}", f"must be {least} to {MAX_MTU}")
     for server in wanted.dns:
-        if not addresses.is_address(server):
-            raise UsageError(f"--dns {server}", "not an address")
+        names.parse_server(server)
     bridge = bridge_name(wanted)
     if other := next((each for each in networks.listing() if each.bridge == bridge), None):
         raise Conflict(f"bridge {bridge}", f"it is the one of network {other.name}", "choose another name")
@@ -161,21 +161,38 @@ def _unique_local(taken: list[Subnet]) -> Subnet:
 def _pools(wanted: Wanted, subnets: list[Subnet]) -> list[Pool]:
     """Each subnet with the gateway and the range that lie in it."""
     pools = [Pool(subnet, subnet.address(1)) for subnet in subnets]
+    given: set[Pool] = set()
     for text in wanted.gateways:
         if not addresses.is_address(text):
-            raise UsageError(f"--gateway {text}", "not an address")
+            raise UsageError(f"--gateway {text}", "not an address", "write it as 10.77.0.1 or fd00:77::1")
+        _need_subnet(f"--gateway {text}", addresses.bits(text), wanted)
         pool = next((pool for pool in pools if pool.subnet.contains(text)), None)
         place = addresses.number(text) - pool.subnet.base if pool else 0
         if pool is None or not 0 < place < pool.subnet.size - (pool.subnet.bits == IPV4):
             raise UsageError(f"--gateway {text}", f"not an address for an interface in {_list(subnets)}")
+        if pool in given:
+            raise UsageError(f"--gateway {text}", f"{pool.subnet} has the gateway {pool.gateway}", "leave one out")
+        given.add(pool)
         pool.gateway = addresses.canonical(text)
     for text in wanted.ranges:
         part = addresses.part(text)
+        _need_subnet(f"--ip-range {text}", part.bits, wanted)
         pool = next((pool for pool in pools if part.within(pool.subnet)), None)
         if pool is None:
             raise UsageError(f"--ip-range {text}", f"not a part of {_list(subnets)}")
+        if pool.range:
+            raise UsageError(f"--ip-range {text}", f"{pool.subnet} has the range {pool.range}", "leave one out")
         pool.range = part
+        first, last = span(pool)
+        if last - first + 1 <= (first <= addresses.number(pool.gateway) <= last):
+            raise UsageError(f"--ip-range {text}", "it has no address for a container", "choose a larger one")
     return pools
+
+
+def _need_subnet(typed: str, bits: int, wanted: Wanted) -> None:
+    """Refuse a part of a subnet that nobody chose: it would be a matter of luck whether it fits."""
+    if not any(addresses.bits(subnet) == bits for subnet in wanted.subnets):
+        raise UsageError(typed, f"no IPv{4 if bits == IPV4 else 6} --subnet is given", "give --subnet, too")
 
 
 def _list(subnets: list[Subnet]) -> str:

@@ -140,8 +140,24 @@ def close(network: str) -> None:
     except OSError as error:
         if error.errno not in (ENOTEMPTY, EEXIST):
             raise
-        users = " ".join(sorted({owner[:12] for owner in leases(network).values()} or _names(network)))
-        raise Conflict(f"network {network}", f"containers use it: {users}", "remove them first") from None
+        raise _used(network) from None
+
+
+def _used(network: str) -> Conflict:
+    """Who uses the network, in words: containers of ours, and CNI attachments by what their runtime calls them."""
+    ours, others = set(), set()
+    for lease in held(network).values():
+        kind, _, told = lease.notes.get("alive", "").partition(" ")
+        record = store.read_json(told.rpartition(" ")[0]) if kind == "file" else None
+        if isinstance(record, dict) and "container" in record:
+            others.add(f"{record['container']} ({record.get('interface', '')})")
+        else:
+            ours.add(lease.owner[:12])
+    if others:
+        why = f"CNI attachments use it: {' '.join(sorted(others))}"
+        return Conflict(f"network {network}", why, "let their runtime remove them (CNI DEL, GC)")
+    why = f"containers use it: {' '.join(sorted(ours or _names(network)))}"
+    return Conflict(f"network {network}", why, f"remove them first, or: minirun network rm -f {network}")
 
 
 def owner_of(network: str, address: str) -> str | None:

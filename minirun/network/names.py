@@ -105,6 +105,8 @@ def parse_server(text: str) -> str:
     """The address of ``--dns``: the name server on the host asks it, so 127.0.0.1 is the host's. Raises UsageError."""
     if not addresses.is_address(text):
         raise UsageError(f"--dns {text}", "not an address of IPv4 or IPv6")
+    if not addresses.number(text):
+        raise UsageError(f"--dns {text}", "nobody's address", "127.0.0.1 is the host's own")
     return text
 
 
@@ -122,10 +124,10 @@ def parse_option(text: str) -> str:
     return text
 
 
-def parse_alias(text: str) -> str:
-    """The name of ``--network-alias``: one that DNS can express. Raises UsageError."""
+def parse_alias(text: str, typed: str) -> str:
+    """The name of ``--network-alias``: one that DNS can express. Raises UsageError, quoting what was ``typed``."""
     if not _is_domain(text):
-        raise UsageError(f"--network-alias {text}", "not a host name", "letters, digits, '-', '_' and '.' make one")
+        raise UsageError(typed, "not a host name", "letters, digits, '-', '_' and '.' make one")
     return text
 
 

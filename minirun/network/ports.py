@@ -153,7 +153,9 @@ def _pair(text: str, address: str, outer: tuple[int, int] | None, inner: tuple[i
     if outer and count == 1 and outer[0] != outer[1]:
         return [Port(address, 0, first, protocol, choices=outer)]
     if outer and outer[1] - outer[0] + 1 != count:
-        raise UsageError(f"-p {text}", f"{outer[1] - outer[0] + 1} ports of the host for {count} of the container")
+        given = outer[1] - outer[0] + 1
+        why = f"{given} port{'s' * (given > 1)} of the host for {count} of the container"
+        raise UsageError(f"-p {text}", why, f"name {count} of the host, or none for any that are free")
     if count > MAX_SINGLE:
         why = f"more than {MAX_SINGLE} ports that do not keep their number"
         raise UsageError(f"-p {text}", why, "give the host's ports the container's numbers")

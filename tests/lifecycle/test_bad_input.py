@@ -10,6 +10,7 @@ from tests.lifecycle.machine import MINIRUN, Machine, one_line
 
 R = ("run", "--rm", "--net", "none")
 END = ("busybox", "true")
+LAB = ("network", "create", "--subnet", "10.77.0.0/24")
 NAMES = ["", "-x", ".x", "_x", "../x", "a/b", "a b", "ü", "x" * 129, "x\n", "x\033[31m", "$(id)", "*"]
 
 # words: a piece of the complaint
@@ -58,6 +59,21 @@ WRONG: dict[tuple[str, ...], str] = {
     ("network", "create", "--subnet", "127.0.0.0/24", "n"): "RFC 6890",
     ("network", "create", "--subnet", "10.77.0.1/24", "n"): "did you mean 10.77.0.0/24",
     ("network", "create", "host"): "another meaning",
+    ("network", "create", "--icc=no", "n"): "takes no value but true or false",
+    ("network", "create", "--gateway", "10.77.0.254", "n"): "give --subnet, too",
+    ("network", "create", "--ip-range", "10.77.0.0/25", "n"): "give --subnet, too",
+    ("network", "create", "--subnet", "10.77.0.0/24", "--gateway", "fd00::1", "--ipv6", "n"): "no IPv6 --subnet",
+    (*LAB, "--ip-range", "10.77.0.1/32", "n"): "--ip-range 10.77.0.1/32: it has no address for a container",
+    (*LAB, "--ip-range", "10.77.0.255/32", "n"): "no address for a container",
+    (*LAB, "--ip-range", "10.77.0.0-10.77.0.1", "n"): "no address for a container",
+    (*LAB, "--ip-range", "10.77.0.64/26", "--ip-range", "10.77.0.128/26", "n"): "has the range 10.77.0.64/26",
+    (*LAB, "--gateway", "10.77.0.2", "--gateway", "10.77.0.3", "n"): "has the gateway 10.77.0.2",
+    **{("network", "create", "--dns", nobody, "n"): f"--dns {nobody}: nobody" for nobody in ("0.0.0.0", "::")},
+    ("network", "inspect"): "network inspect: a name is missing",
+    ("network", "exists"): "minirun network exists NAME",
+    ("network", "ls", "--format", "{{.Name}}"): "templates are not understood; json or table",
+    (*R, "--allow-forward", *END): "--allow-forward: has no meaning with --net none",
+    ("run", "--rm", "--net", "host", "--require-forward", *END): "--require-forward: has no meaning with --net host",
     # options
     (*R, "--nonsense", *END): "unknown option --nonsense",
     (*R, "--memroy", "1g", *END): "unknown option --memroy",
@@ -109,7 +125,7 @@ WRONG: dict[tuple[str, ...], str] = {
     ("run", "--rm", "--net", "br0,nobody", *END): "network nobody",
     ("run", "--rm", "--net", "br0:speed=9", *END): "known: ip, ip6, mac",
     ("run", "--rm", "--net", "ip=10.201.0.9", *END): "names no network",
-    ("run", "--rm", "--net", "br0:interface_name=a/b", *END): "interface_name a/b",
+    ("run", "--rm", "--net", "br0:interface_name=a/b", *END): "--net br0:interface_name=a/b",
     ("run", "--rm", "--net", "br0:interface_name=lo", *END): "not a name for an interface",
     ("run", "--rm", "--net", "br0:driver-opt=mtu=9", *END): "unknown option",
     ("run", "--rm", "--net", "br0:ip=10.201.0.8,ip=10.201.0.9", *END): "one address of a family",
@@ -126,7 +142,12 @@ WRONG: dict[tuple[str, ...], str] = {
         ("run", "--rm", "--ip", address, *END): f"--ip {address}"
         for address in ("x", "10.201.0", "10.201.0.256", "10.201.0.01", "10.201.0.0", "10.201.0.1", "10.201.15.255")
     },
-    ("run", "--rm", "--ip6", "10.201.0.9", *END): "--ip6 10.201.0.9",
+    ("run", "--rm", "--ip6", "10.201.0.9", *END): "--ip6 10.201.0.9: not an IPv6 address; write --ip 10.201.0.9",
+    ("run", "--rm", "--ip", "fd00::9", *END): "--ip fd00::9: not an IPv4 address; write --ip6 fd00::9",
+    ("run", "--rm", "--net", "br0:ip=fd00::9", *END): "write --net br0:ip6=fd00::9",
+    ("run", "--rm", "--net", "br0:ip=", *END): "--net br0:ip=: not an address",
+    ("run", "--rm", "--net", "br0:alias=a b", *END): "--net br0:alias=a b: not a host name",
+    ("run", "--rm", "--net", "a", "--net", "b", "--net-rate-in", "1mbit", *END): "say for which: --net a:rate-in=1mbit",
     ("run", "--rm", "--ip6", "fd00::9", *END): "no IPv6",
     **{
         ("run", "--rm", "--mac-address", mac, *END): f"--mac-address {mac}"
@@ -166,6 +187,8 @@ WRONG: dict[tuple[str, ...], str] = {
             "80:80:80:80",
             "-1:80",
             "8000-8002:80-81",
+            "80:80-85",
+            "192.0.2.77:80:80",
             " 80:80",
             "80:80/",
         )

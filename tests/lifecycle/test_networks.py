@@ -247,6 +247,29 @@ def test_prune_keeps_what_is_used_and_the_default(host: Machine) -> None:
     assert host.minirun("network", "rm", "-f", "nobody").stdout == ""
 
 
+def test_a_network_exists_or_not_and_bridge_is_the_default_one(host: Machine) -> None:
+    host.minirun("network", "create", "lab")
+    for name, code in (("lab", 0), ("bridge", 0), ("default", 0), ("br0", 0), ("nobody", 1)):
+        done = host.minirun("network", "exists", name, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (code, "", ""), name
+    shown = host.out("network", "inspect", "-f", "json", "bridge")
+    assert json.loads(shown)[0]["name"] == "br0" and "\n" not in shown
+    assert "it exists already; see: minirun network inspect lab" in host.refused("network", "create", "lab")
+    assert host.out("network", "remove", "lab") == "lab"
+
+
+def test_removing_a_network_by_force_says_whose_ports_go_with_it(host: Machine) -> None:
+    host.minirun("network", "create", "lab")
+    host.out("run", "-d", "--name", "a", "--net", "lab", "-p", "127.0.0.1:8080:80", *SLEEP)
+    refused = host.refused("run", "--rm", "-p", "8080:80", "busybox", "true")
+    assert "container a" in refused and "; choose another one; minirun ps shows those in use" in refused
+    assert host.refused("port", "a", "foo").startswith("minirun: port foo: not a port;")
+    assert host.out("port", "a", "80") == "127.0.0.1:8080"
+    assert "rm -f lab" in host.refused("network", "rm", "lab")
+    done = host.minirun("network", "rm", "-f", "lab")
+    assert done.stdout == "lab\n" and done.stderr.startswith("minirun: container a: its ports are published no more")
+
+
 def test_a_network_of_a_stopped_container_can_be_removed(host: Machine) -> None:
     host.minirun("network", "create", "lab")
     host.minirun("run", "--name", "ended", "--net", "lab", "busybox", "true")

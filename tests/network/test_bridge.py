@@ -150,7 +150,8 @@ def test_a_network_in_use_stays_and_an_unused_one_goes_without_a_trace(host: Fak
     inspected = call(host, "inspect", "br0")
     assert isinstance(inspected, dict)
     assert inspected["leases"] == {"10.201.0.2": identity("web")}
-    refusal = f"Conflict: network br0: containers use it: {identity('web')[:12]}; remove them first"
+    refusal = f"Conflict: network br0: containers use it: {identity('web')[:12]}; "
+    refusal += "remove them first, or: minirun network rm -f br0"
     assert call(host, "remove", "br0") == refusal
     web.undo()
     assert call(host, "remove", "br0") is None

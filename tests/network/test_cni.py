@@ -63,6 +63,8 @@ def test_an_attachment_from_its_birth_to_its_end(plugin: Plugin) -> None:
     plugin.status()
     listed = plugin.host.minirun("network", "ls", "-q").stdout.split()
     assert listed == ["pods"]
+    refused = plugin.host.minirun("network", "rm", "-f", "pods", check=False).stderr
+    assert "CNI attachments use it: one (eth0) two (eth0); let their runtime remove them" in refused
     shown = json.loads(plugin.host.minirun("network", "inspect", "pods").stdout)[0]
     assert set(shown["leases"]) == {address(one), address(two)}
     assert any(port["alias"].startswith("web-1 ") for port in shown["ports"])

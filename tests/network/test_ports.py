@@ -87,7 +87,7 @@ def test_a_record_gives_the_port_back(text: str) -> None:
         ("127.0.0.1:80", "'127.0.0.1' is not a port"),
         (":::80", "':' is not an address"),
         ("80-82:80-81", "3 ports of the host for 2"),
-        ("80:80-81", "1 ports of the host for 2"),
+        ("80:80-81", "1 port of the host for 2"),
         ("82-80:82-80", "'82-80' runs backwards"),
         ("1-2000:2-2001", "more than 1024 ports that do not keep their number"),
         ("1-2000", "more than 1024 ports that do not keep their number"),
@@ -212,7 +212,7 @@ except TypeError:
 
 def test_an_address_of_another_machine_is_refused(host: FakeHost) -> None:
     assert host.python(CLAIM, "203.0.113.9:80:80") == (
-        "-p 203.0.113.9:80:80/tcp: this machine has no address 203.0.113.9\n"
+        "-p 203.0.113.9:80:80/tcp: this machine has no address 203.0.113.9; see: ip addr\n"
     )
 
 
