@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from minirun.network import netns
+from minirun.network import nat, netns
 from tests.fakehost import FakeHost
 
 GONE = "dead" * 16  # the id of a container that never was
@@ -28,6 +28,25 @@ from minirun.network import bridge, network
 import os
 bridge.ensure("br0")
 os.unlink(network.record_path("br0"))
+"""
+# A value of each type, and an element of them whose container is gone.
+FIELDS = {
+    "ifname": "mr9",
+    "iifname": "mr9",
+    "ether_addr": "02:6d:0a:c9:00:09",
+    "ipv4_addr": "10.99.0.9",  # in no network: an interval is not to meet another one
+    "ipv6_addr": "fd00:77::9",
+    "@th,64,128": "0x00fd0000770000000000000000000009",
+    "inet_proto": "udp",
+    "inet_service": "8080",
+}
+DATA = {"verdict": "accept"}
+ADD = f"""
+import json, sys
+from minirun.linux.nft import Element
+from minirun.network import nat
+data = [{FIELDS | DATA!r}[kind] for kind in nat.TABLE.sets[sys.argv[1]][2].split(" . ") if kind]
+nat.TABLE.add([Element(sys.argv[1], json.loads(sys.argv[2]), data, "web {SHORT}")])
 """
 # kind -> (its name, how it is made on the host)
 LEAKS: dict[str, tuple[str, str]] = {
@@ -170,6 +189,18 @@ def test_the_printed_command_removes_an_element(networked: FakeHost) -> None:
     assert leaks(networked) == []
 
 
+@pytest.mark.parametrize("name", nat.TABLE.sets)
+def test_an_element_of_each_set_is_read_and_removed(networked: FakeHost, name: str) -> None:
+    networked.python(ADD, name, json.dumps([FIELDS[kind] for kind in nat.TABLE.sets[name][1].split(" . ")]))
+    (row,) = leaks(networked)
+    assert (row["kind"], str(row["name"]).partition(" ")[0]) == ("element", name)
+    networked.run(["sh", "-ec", str(row["command"])])
+    assert leaks(networked) == []
+    networked.python(ADD, name, json.dumps([FIELDS[kind] for kind in nat.TABLE.sets[name][1].split(" . ")]))
+    assert [row["removed"] for row in leaks(networked, "--fix")] == [True]
+    assert leaks(networked) == []
+
+
 def test_a_network_without_a_record(host: FakeHost) -> None:
     host.python(RECORDLESS)
     make(host, "mkdir -p $STATE/networks/br0/leases")
@@ -235,3 +266,22 @@ def test_everything_of_a_container_whose_lock_was_removed(running: FakeHost) -> 
     assert kinds >= {"process", "cgroup", "namespace", "cable", "element", "lease", "published port", "state"}
     assert all(row["removed"] for row in leaks(running, "--fix"))
     assert leaks(running) == []
+
+
+SIX = ("run", "--net", "six", "-p", "8090:80", "-p", "[::1]:8081:80", "busybox", "true")
+
+
+def test_what_the_script_of_explain_leaves_is_removed(running: FakeHost) -> None:
+    """IPv6 and a proxy, too, while another such container runs."""
+    running.minirun("network", "create", "--ipv6", "six")
+    running.minirun("run", "-d", "--name", "alive", "--net", "six", "busybox", "sleep", "600")
+    make(running, running.minirun("explain", *SIX).stdout)
+    kinds = {str(row["kind"]) for row in leaks(running)}
+    assert kinds >= {"namespace", "cable", "cgroup", "element", "lease"}
+    assert any(str(row["name"]).startswith("targets6 {") for row in leaks(running))
+    assert all(row["removed"] for row in leaks(running, "--fix"))
+    assert leaks(running) == []
+    assert running.minirun("ps", "-q", "--no-trunc").stdout.count("\n") == 2
+    running.minirun("rm", "-f", "web", "alive")
+    running.minirun("network", "rm", "six", "br0")
+    assert "minirun" not in running.run(["nft", "list", "ruleset"]).stdout
