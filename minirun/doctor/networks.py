@@ -45,7 +45,7 @@ def veth() -> str:
 
 
 def _make_bridge(socket: netlink.Socket) -> int:
-    socket.ask(netlink.new_bridge(_BRIDGE, _MAC, creation.MTU))
+    socket.ask(netlink.new_bridge(_BRIDGE, _MAC))
     socket.ask(netlink.set_up(_BRIDGE))
     return int(netlink.Link(socket.ask(netlink.get_link(_BRIDGE))[0]).index)
 

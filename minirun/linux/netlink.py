@@ -234,8 +234,8 @@ def _link_message(kind: int, flags: int, name: str, *inner: bytes, set_flags: in
     return Message(kind, flags, body, name)
 
 
-def new_bridge(name: str, mac: str, mtu: int) -> Message:
-    """``ip link add NAME address MAC mtu MTU type bridge no_linklocal_learn 1``.
+def new_bridge(name: str, mac: str) -> Message:
+    """``ip link add NAME address MAC type bridge no_linklocal_learn 1``; its MTU is a matter of ``set_mtu``.
 
     A pinned MAC does not follow the ports' MACs. The option (Linux 5.0): frames to 01:80:c2:00:00:0X, which pass by the
     firewall, teach the bridge nothing.
@@ -244,8 +244,17 @@ def new_bridge(name: str, mac: str, mtu: int) -> Message:
         IFLA_BR_MULTI_BOOLOPT, _pair.pack(BR_BOOLOPT_NO_LL_LEARN, BR_BOOLOPT_NO_LL_LEARN)
     )  # value, mask
     kind = nested(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, "bridge"), nested(IFLA_INFO_DATA, options))
-    details = (attribute(IFLA_ADDRESS, packed_mac(mac)), attribute(IFLA_MTU, mtu), kind)
+    details = (attribute(IFLA_ADDRESS, packed_mac(mac)), kind)
     return _link_message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, name, *details)
+
+
+def set_mtu(name: str, mtu: int) -> Message:
+    """``ip link set NAME mtu MTU``.
+
+    A bridge keeps only a MTU that it is given after its creation, and that is not what it has already; else it takes
+    its ports' smallest, and with the last port gone 1500 (br_mtu_auto_adjust, net/bridge/br_if.c).
+    """
+    return _link_message(RTM_SETLINK, 0, name, attribute(IFLA_MTU, mtu))
 
 
 def new_veth(name: str, master: int, mtu: int, peer: str, netns: int, peer_mac: str, group: int = 0) -> Message:

@@ -89,6 +89,8 @@ def missing(network: Network) -> list[Step]:
         steps += [Forwarding(bool(network.ipv6)), bridge]
     elif not bridge.owns(link):
         raise foreign(network.bridge)
+    elif link.mtu != network.mtu:
+        steps.append(bridge)
     if not nat.TABLE.has(elements.parsed()[:1]):  # they were added, and are flushed, together: one tells of all
         steps.append(elements)
     return steps
@@ -216,7 +218,8 @@ class Bridge(Step):
     def sh(self) -> str:
         return "\n".join(
             (
-                f"ip link add {self.name} address {self.mac} mtu {self.mtu} type bridge no_linklocal_learn 1",
+                f"ip link add {self.name} address {self.mac} type bridge no_linklocal_learn 1",
+                f"ip link set {self.name} mtu {self.mtu}  # which it would lose, were it created with it",
                 f"ip link set {self.name} alias '{self.alias}'",
                 *(f"echo {value} > {path}" for path, value in self.sysctls().items()),
                 *(f"ip addr add {a} {'nodad' if ':' in a else 'brd +'} dev {self.name}" for a in self.addresses),
@@ -228,11 +231,11 @@ class Bridge(Step):
         with netlink.Socket() as socket:
             link = netlink.find_link(socket, self.name)
             if link is None:
-                socket.ask(netlink.new_bridge(self.name, self.mac, self.mtu))
+                socket.ask(netlink.new_bridge(self.name, self.mac))
                 link = netlink.Link(socket.ask(netlink.get_link(self.name))[0])
             if not self.owns(link):
                 raise foreign(self.name)
-            socket.ask(netlink.set_alias(self.name, self.alias))
+            socket.ask(netlink.set_mtu(self.name, self.mtu), netlink.set_alias(self.name, self.alias))
             for path, value in self.sysctls().items():  # before it is up, or IPv6 would have begun
                 sysctl.write(path, value)
             for interface in self.addresses:
@@ -257,11 +260,14 @@ class Bridge(Step):
         """Files and what they must contain."""
         ipv6 = any(":" in address for address in self.addresses)
         conf = f"{IPV6_CONF}/{self.name}"
-        return {
+        settings6 = {
             # No router advertisement of a container configures the host; a hairpin port sends its own questions back.
             f"{conf}/accept_ra": "0",
             f"{conf}/accept_dad": "0",
             f"{conf}/disable_ipv6": "0" if ipv6 else "1",  # a network has IPv6 only if asked
+        }
+        return {
+            **(settings6 if self.mtu >= networks.MIN_MTU6 else {}),  # below that, the link has no IPv6 and no such files
             # So that a connection to 127.0.0.1:port may be sent on to a container; ruleset.nft guards the other way.
             f"/proc/sys/net/ipv4/conf/{self.name}/route_localnet": "1",
         }

@@ -33,7 +33,6 @@ SPECIAL = ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::/16",
 SHORTEST = 8  # a route to more than that is a way out, cut in halves to outweigh the default route
 MTU, MIN_MTU, MAX_MTU = 1500, 68, 65535  # RFC 791; the kernel's own limit of a bridge
 MAX_BRIDGE_NAME = 15  # IFNAMSIZ - 1
-MIN_MTU6 = 1280  # RFC 8200
 
 
 class Wanted:
@@ -72,7 +71,7 @@ def decide(wanted: Wanted) -> Network:
         subnets = _subnets(socket, wanted)
         pools = _pools(wanted, subnets)
         mtu = wanted.mtu or _uplink_mtu(socket)
-    least = MIN_MTU6 if any(subnet.bits == IPV6 for subnet in subnets) else MIN_MTU
+    least = networks.MIN_MTU6 if any(subnet.bits == IPV6 for subnet in subnets) else MIN_MTU
     if not least <= mtu <= MAX_MTU:
         raise UsageError(f"--mtu {mtu}", f"must be {least} to {MAX_MTU}")
     for server in wanted.dns:

@@ -55,7 +55,8 @@ class Member(Step):
         return "\n".join(
             (
                 f"if ! ip link show {self.name} up 2> /dev/null | grep -q .; then",
-                f"ip link add {self.name} address {self._mac()} mtu {self.mtu} type bridge",
+                f"ip link add {self.name} address {self._mac()} type bridge",
+                f"ip link set {self.name} mtu {self.mtu}  # which it would lose, were it created with it",
                 f"ip link add {near} mtu {self.mtu} type veth peer name {far} mtu {self.mtu}",
                 *(f"ip link set {name} alias '{self.alias}'" for name in mine),
                 *(f"echo {value} > {path}" for path, value in self._sysctls().items()),
@@ -101,8 +102,8 @@ class Member(Step):
         if netlink.find_link(socket, near):  # of one who died over this
             socket.ask(netlink.delete_link(near))
         if not link:
-            socket.ask(netlink.new_bridge(self.name, self._mac(), self.mtu))
-        socket.ask(netlink.new_pair(near, far, self.mtu))
+            socket.ask(netlink.new_bridge(self.name, self._mac()))
+        socket.ask(netlink.set_mtu(self.name, self.mtu), netlink.new_pair(near, far, self.mtu))
         socket.ask(*(netlink.set_alias(name, self.alias) for name in (self.name, near, far)))
         for path, value in self._sysctls().items():  # before they are up, or IPv6 would have begun
             sysctl.write(path, value)
@@ -149,6 +150,18 @@ class Seat(Step):
 def trunk(member: str) -> tuple[str, str]:
     """The names of the cable's ends, on the network's own bridge and on the member."""
     return f"{member}a", f"{member}b"
+
+
+def mend(network: Network) -> list[str]:
+    """Give member bridges back the MTU of their network; what was done, in words."""
+    done = []
+    with netlink.Socket() as socket:
+        for name in network.members():
+            link = netlink.find_link(socket, name)
+            if link and link.alias == networks.comment(network.name) and link.mtu != network.mtu:
+                socket.ask(netlink.set_mtu(name, network.mtu))
+                done.append(f"MTU {link.mtu} of {name} set to {network.mtu}")
+    return done
 
 
 def remove(network: Network) -> None:

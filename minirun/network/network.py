@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from minirun.network.addresses import Span
 
 # A bridge has 1023 ports at most (BR_MAX_PORTS); some are left for cables to further bridges and for guests of others.
+MIN_MTU6 = 1280  # RFC 8200; a link with less has no IPv6
 PORTS_PER_BRIDGE = 960
 MAX_BRIDGES = 60
 MAX_STEM = 11  # of the name of a member, "~59" and "a" follow: IFNAMSIZ - 1

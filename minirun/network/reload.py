@@ -9,7 +9,7 @@ from __future__ import annotations
 from minirun import step, store
 from minirun.errors import Conflict
 from minirun.linux import netlink
-from minirun.network import bridge, ipam, nat
+from minirun.network import bridge, ipam, member, nat
 from minirun.network import network as networks
 from minirun.network.endpoint import mac_address
 from minirun.network.foreign import gate
@@ -60,6 +60,7 @@ def _mend(network: Network) -> Iterator[str]:
     if lacking:
         step.do_all([bridge.Forwarding(bool(network.ipv6)), whole])
     yield from lacking
+    yield from member.mend(network)
 
 
 def _lacking(whole: bridge.Bridge) -> Iterator[str]:
@@ -73,6 +74,8 @@ def _lacking(whole: bridge.Bridge) -> Iterator[str]:
             raise bridge.foreign(whole.name)
         if not link.up:
             yield "bridge switched on"
+        if link.mtu != whole.mtu:
+            yield f"MTU {link.mtu} set to {whole.mtu}"
         present = {(a.index, a.text) for a in map(netlink.Address, socket.ask(netlink.get_addresses()))}
     yield from (f"address {text} put back" for text in whole.addresses if (link.index, text) not in present)
     for path, value in whole.sysctls().items():

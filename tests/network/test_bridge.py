@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.fakehost import FakeHost
 from tests.network.containers import Attached, at_once, identity
 
@@ -67,6 +69,45 @@ def test_a_bridge_that_was_switched_off_is_switched_on(host: FakeHost) -> None:
     host.run(["ip", "link", "set", "br0", "down"])
     call(host, "ensure", "br0")
     assert "10.201.0.1/20" in host.run(["ip", "address", "show", "br0", "up"]).stdout
+
+
+def link(host: FakeHost, name: str) -> dict[str, object]:
+    found = json.loads(host.run(["ip", "-j", "link", "show", name]).stdout)[0]
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.mark.parametrize("made", ["command", "script"])
+@pytest.mark.parametrize("mtu", [600, 1400, 1500, 9000])
+def test_the_mtu_stays_whoever_comes_and_goes(host: FakeHost, mtu: int, made: str) -> None:
+    """A bridge takes its MTU from its ports, unless it was set; and one that had less than 1280 got IPv6 anew."""
+    create = ["network", "create", "--mtu", str(mtu), "--interface-name", "lan", "lab"]
+    if made == "command":
+        host.minirun(*create)
+    else:
+        host.run(["sh", "-e"], stdin=host.minirun("explain", *create).stdout)
+    far = f"{subnet(host, 'ensure', 'lab').rpartition('.')[0].rpartition('.')[0]}.20.10"  # on a member bridge
+    for address in ("", far):
+        web = Attached(host, "web", "lab", address=address)
+        assert link(host, f"mr{web.id[:12]}")["mtu"] == mtu
+        web.undo()
+        assert has_no_ipv6(host, "lan")
+        assert link(host, "lan")["mtu"] == mtu
+    assert link(host, "lan~1")["mtu"] == mtu
+    assert has_no_ipv6(host, "lan~1")
+    host.run(["sh", "-ec", "ip link set lan mtu 1300; ip link set lan~1 mtu 1300"])
+    said = host.minirun("network", "reload").stdout
+    assert f"lab: MTU 1300 set to {mtu}\nlab: MTU 1300 of lan~1 set to {mtu}\n" in said
+    host.run(["ip", "link", "set", "lan", "mtu", "1290"])
+    call(host, "ensure", "lab")
+    assert (link(host, "lan")["mtu"], link(host, "lan~1")["mtu"]) == (mtu, mtu)
+    assert has_no_ipv6(host, "lan")
+
+
+def has_no_ipv6(host: FakeHost, name: str) -> bool:
+    """Whether IPv6 is switched off on a link, or it has none."""
+    file = f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6"
+    return host.run(["sh", "-ec", f"[ ! -e {file} ] || cat {file}"]).stdout in ("", "1\n")
 
 
 def test_a_death_between_creation_and_alias_is_no_obstacle(host: FakeHost) -> None:
