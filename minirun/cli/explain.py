@@ -26,16 +26,21 @@ def run(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("--help", "-h"):
         sys.stdout.write(TEXT)
         return 0 if argv else 125
+    argv = list(argv)
     from minirun.engine import explain
 
     if argv[0] == "run":
-        from minirun.cli.run import understand_arguments
+        from minirun.cli import run as explained
 
-        sys.stdout.write(explain.run(understand_arguments(argv[1:])))
-    elif list(argv[:2]) == ["network", "create"]:
-        from minirun.cli.network import understand_create
+        if argv[1:2] == ["--help"]:  # further on it would be a word of the container's command
+            return explained.run(["--help"])
+        sys.stdout.write(explain.run(explained.understand_arguments(argv[1:])))
+    elif argv[:2] == ["network", "create"]:
+        from minirun.cli import network
 
-        sys.stdout.write(explain.network(understand_create(argv[2:])))
+        if "--help" in argv[2:] or "-h" in argv[2:]:
+            return network.run(argv[1:])
+        sys.stdout.write(explain.network(network.understand_create(argv[2:])))
     else:
         raise UsageError(
             f"explain {' '.join(argv[:2])}", "cannot be explained", "explain run, or explain network create"

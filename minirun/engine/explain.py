@@ -7,6 +7,7 @@ would be given now. The script is for ``sudo sh``.
 from __future__ import annotations
 
 from minirun.engine import connect, plan
+from minirun.engine import record as records
 from minirun.engine.options import RunOptions
 from minirun.engine.record import Container
 from minirun.engine.run import new_id
@@ -29,6 +30,7 @@ def run(options: RunOptions) -> str:
         raise NotFound(f"no such image: {options.image}", "", f"minirun image build {options.image}")
     container = Container(new_id())
     name = options.name or container.id[:12]
+    records.check_free(name)
     text, endpoints, joined = "", [], None
     if options.network == "container":
         from minirun.engine import joining
@@ -46,6 +48,8 @@ def run(options: RunOptions) -> str:
             text += _numbered(missing, f"the network {network.name}, which is not there yet") if missing else ""
         plan.decide_ports(image, options, networks, reserve=False)
         endpoints = connect.endpoints(container.id, name, options, networks, connect.propose)
+    elif options.ports or options.publish_all:
+        raise plan.no_ports(options)
     steps = plan.make(container, name, image, options, endpoints, joined).steps
     return _HEAD + f"export id={container.id}\n" + _shorten(text + _numbered(steps, "the container"), container.id)
 

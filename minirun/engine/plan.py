@@ -78,6 +78,11 @@ def make(
     return Decided(config, endpoints, steps)
 
 
+def no_ports(options: RunOptions) -> UsageError:
+    """Ports are published without a network of ours, in words."""
+    return UsageError("-p", f"--net {options.network} publishes nothing", "use a bridge network")
+
+
 def decide_ports(image: Image | None, options: RunOptions, networks: Sequence[Network], reserve: bool = True) -> None:
     """Decide which ports of the host are published; until they are, or we end, nobody else gets them, if asked so.
 

@@ -104,9 +104,18 @@ def take_name(name: str, identity: str) -> None:
         store.directory(store.root, "names")
         os.symlink(identity, path)
     except FileExistsError:
-        raise Conflict(
-            f"the name {name!r}", f"container {os.readlink(path)[:12]} has it", f"minirun rm {name}, or choose another"
-        ) from None
+        raise _taken(name) from None
+
+
+def check_free(name: str) -> None:
+    """Raises Conflict if a container has that name."""
+    if os.path.lexists(f"{store.root}/names/{name}"):
+        raise _taken(name)
+
+
+def _taken(name: str) -> Conflict:
+    owner = os.readlink(f"{store.root}/names/{name}")[:12]
+    return Conflict(f"the name {name!r}", f"container {owner} has it", f"minirun rm {name}, or choose another")
 
 
 def free_name(name: str, identity: str) -> None:

@@ -9,7 +9,7 @@ from minirun.engine import connect, lifecycle, plan
 from minirun.engine import record as records
 from minirun.engine.options import RunOptions
 from minirun.engine.record import Container
-from minirun.errors import MinirunError, NotFound, UsageError
+from minirun.errors import MinirunError, NotFound
 from minirun.image import layout
 from minirun.linux import syscalls
 from minirun.network import bridge, ipam
@@ -113,7 +113,7 @@ def _start(
         connect.pass_firewalls(networks, options, warn)
         endpoints = connect.endpoints(container.id, name, options, networks, ipam.allocate)
     elif options.ports or options.publish_all:
-        raise UsageError("-p", f"--net {options.network} publishes nothing", "use a bridge network")
+        raise plan.no_ports(options)
     decided = plan.make(container, name, image, options, endpoints, joined)
 
     store.write_json(f"{container.live}/plan.json", [s.record() for s in decided.steps])

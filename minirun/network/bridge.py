@@ -35,8 +35,6 @@ def create(wanted: Wanted) -> Network:
     """Make a network. Raises Conflict if it exists or cannot have this name or subnet."""
     check_name(wanted.name)
     with networks.Lock():
-        if load(wanted.name):
-            raise Conflict(f"network {wanted.name}", "it exists already", f"see: minirun network inspect {wanted.name}")
         network, steps = decide(wanted.name, wanted)
         step.do_all(steps)
     return network
@@ -50,25 +48,28 @@ def ensure(name: str = DEFAULT) -> Network:
     if not network and name != DEFAULT:
         raise absent(name)
     with networks.Lock():
-        if name != DEFAULT and not load(name):  # removed while we waited
-            raise absent(name)
         network, steps = decide(name)
         step.do_all(steps)
     return network
 
 
 def decide(name: str, wanted: Wanted | None = None) -> tuple[Network, list[Step]]:
-    """The network as it is or shall be, and the steps that are missing. It looks, and changes nothing."""
+    """The network as it is or shall be, and the steps that are missing. It looks, and changes nothing.
+
+    Raises Conflict, too if it is there although it is ``wanted``, and NotFound if it is neither there nor wanted.
+    """
     check_name(name)
     network = load(name)
+    if network and wanted:
+        raise Conflict(f"network {name}", "it exists already", f"see: minirun network inspect {name}")
     if network:
         return network, missing(network)
+    if not wanted and name != DEFAULT:
+        raise absent(name)
     from minirun.network import creation
 
     wanted = wanted or creation.Wanted(name)
-    with netlink.Socket() as socket:
-        if netlink.find_link(socket, creation.bridge_name(wanted)):
-            raise foreign(creation.bridge_name(wanted))
+    creation.check_bridge(creation.bridge_name(wanted))
     network = creation.decide(wanted)
     steps = [nat.Ruleset(), NetworkRecord(network.record()), *missing(network)]
     if networks.ALLOW_FORWARD in network.options:
@@ -267,7 +268,7 @@ class Bridge(Step):
             f"{conf}/disable_ipv6": "0" if ipv6 else "1",  # a network has IPv6 only if asked
         }
         return {
-            **(settings6 if self.mtu >= networks.MIN_MTU6 else {}),  # below that, the link has no IPv6 and no such files
+            **(settings6 if self.mtu >= networks.MIN_MTU6 else {}),  # below, a link has no IPv6 and no such files
             # So that a connection to 127.0.0.1:port may be sent on to a container; ruleset.nft guards the other way.
             f"/proc/sys/net/ipv4/conf/{self.name}/route_localnet": "1",
         }

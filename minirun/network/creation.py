@@ -16,7 +16,7 @@ from minirun.linux import netlink
 from minirun.network import addresses, names
 from minirun.network import network as networks
 from minirun.network.addresses import IPV4, IPV6, Subnet
-from minirun.network.bridge import DEFAULT, IP_FORWARD
+from minirun.network.bridge import DEFAULT, IP_FORWARD, foreign
 from minirun.network.endpoint import mac_address
 from minirun.network.network import Network, Pool
 from minirun.network.rotation import span
@@ -76,15 +76,26 @@ def decide(wanted: Wanted) -> Network:
         raise UsageError(f"--mtu {mtu}", f"must be {least} to {MAX_MTU}")
     for server in wanted.dns:
         names.parse_server(server)
-    bridge = bridge_name(wanted)
-    if other := next((each for each in networks.listing() if each.bridge == bridge), None):
-        raise Conflict(f"bridge {bridge}", f"it is the one of network {other.name}", "choose another name")
-    network = Network(wanted.name, bridge, pools, mac_address(pools[0].gateway), mtu)
+    network = Network(wanted.name, bridge_name(wanted), pools, mac_address(pools[0].gateway), mtu)
     network.internal, network.isolate = wanted.internal, wanted.isolate
     network.dns, network.options, network.labels = wanted.dns, wanted.options, wanted.labels
     network.created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     network.set_ip_forward = store.read(IP_FORWARD) == "0\n"
     return network
+
+
+def check_bridge(name: str) -> None:
+    """Refuse the name of a bridge that another network or a stranger has. Raises Conflict."""
+    what, remedy = f"interface {name}", "choose another name"
+    if other := next((each for each in networks.listing() if each.bridge == name), None):
+        raise Conflict(what, f"it is the bridge of network {other.name}", remedy)
+    with netlink.Socket() as socket:
+        link = netlink.find_link(socket, name)
+    if link and link.alias.startswith(networks.comment("")):
+        lost = link.alias.removeprefix(networks.comment(""))
+        raise Conflict(what, f"it is the bridge of network {lost} of another minirun, or was left by one", remedy)
+    if link:
+        raise foreign(name)
 
 
 def bridge_name(wanted: Wanted) -> str:

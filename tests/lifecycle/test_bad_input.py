@@ -256,6 +256,30 @@ def test_help_of_every_command(host: Machine) -> None:
             assert host.out(command, "--help").startswith("usage:"), command
 
 
+def test_explain_refuses_what_the_command_refuses(host: Machine) -> None:
+    host.minirun("network", "create", "--interface-name", "foo0", "there")
+    host.minirun("run", "-d", "--name", "box", "--net", "none", "busybox", "sleep", "600")
+    for words in (
+        ("run", "--net", "nosuch", *END),
+        ("run", "--net", "there", "--net", "nosuch", *END),
+        ("run", "--net", "none", "-p", "80", *END),
+        ("run", "--name", "box", *END),
+        ("network", "create", "there"),
+        ("network", "create", "--interface-name", "foo0", "other"),
+        ("network", "create", "foo0"),
+    ):
+        explained = host.refused("explain", *words)
+        assert explained == host.refused(*words, code=125)
+    assert "interface foo0: it is the bridge of network there; choose another name" in explained
+    host.minirun("rm", "-f", "box")
+    host.run(["rm", "-r", f"{host.root}/networks/there"])
+    assert "network there of another minirun" in host.refused("network", "create", "foo0")
+    host.minirun("doctor", "--leaks", "--fix", check=False)
+    host.minirun("doctor", "--leaks", "--fix", check=False)
+    for words in (["run"], ["network", "create"]):
+        assert host.out("explain", *words, "--help") == host.out(*words, "--help")
+
+
 def test_without_root(host: Machine) -> None:
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *MINIRUN]
     for words in (["run", "busybox"], ["ps"], ["images"], ["network", "ls"]):
