@@ -295,8 +295,8 @@ def _reload(argv: Sequence[str]) -> int:
 
     target = Values(allow_forward=False)
     names = [_meant(check_name(name, "network name")) for name in parse(argv, RELOAD, target)]
-    reload.reload(names, target.allow_forward, lambda text: print(text, flush=True))
-    return 0
+    whole = reload.reload(names, target.allow_forward, lambda text: print(text, flush=True))
+    return 0 if whole else 1
 
 
 class _Verb:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from minirun import step, store
 from minirun.errors import Conflict
 from minirun.linux import netlink
-from minirun.network import bridge, ipam, member, nat
+from minirun.network import bridge, ipam, member, nat, owners
 from minirun.network import network as networks
 from minirun.network.endpoint import mac_address
 from minirun.network.foreign import gate
@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     Say = Callable[[str], None]
 
 
-def reload(names: Sequence[str], allow_forward: bool, say: Say) -> None:
+def reload(names: Sequence[str], allow_forward: bool, say: Say) -> bool:
     """Repair these networks, or all; ``say`` gets a line for each thing that was done, and for what is left to do.
+
+    Returns whether every container has its cables: one that is gone takes the container's interface with it, which
+    only its owner can give it anew.
 
     Raises NotFound, Conflict.
     """
@@ -36,14 +39,18 @@ def reload(names: Sequence[str], allow_forward: bool, say: Say) -> None:
                 say(f"{network.name}: {line}")
         if not any(networks.listing()):
             say("firewall: there is no network")
-            return
+            return True
         say(f"firewall: loaded, {nat.reassert()} elements")
     for network in chosen:
         for line in _plug(network):
             say(f"{network.name}: {line}")
+    lost = [f"{network.name}: {line}" for network in chosen for line in _lost(network)]
+    for line in lost:
+        say(f"warning: {line}")
     for problem in [_foreign(network, allow_forward, say) for network in chosen]:
         if problem:
             raise problem
+    return not lost
 
 
 def _existing(name: str) -> Network:
@@ -108,6 +115,38 @@ def _plug(network: Network) -> Iterator[str]:
                 yield f"{port} ({link.alias}) plugged into {target} again"
             elif link.master != bridge.index:
                 yield f"{port} ({link.alias}) is plugged into another bridge: left alone"
+            elif not link.up:
+                socket.ask(netlink.set_up(port), netlink.get_link(port), netlink.get_link(target))
+                yield f"{port} ({link.alias}) switched on"
+
+
+def _lost(network: Network) -> list[str]:
+    """Living containers whose cable is gone, and how each gets a new one."""
+    lost: dict[str, list[str]] = {}
+    held = ipam.held(network.name)
+    with netlink.Socket() as socket:
+        for address, lease in held.items():
+            port = lease.notes.get("port")
+            if port and not netlink.find_link(socket, port) and _is_whole(lease):
+                lost.setdefault(port, []).append(address)
+    return [_lost_line(network.name, port, held[found[0]], found) for port, found in lost.items()]
+
+
+def _is_whole(lease: ipam.Held) -> bool:
+    """Whether the owner lives and is neither just beginning nor just ending, when it has no cable yet or no more."""
+    if "alive" in lease.notes:
+        return owners.alive(lease)
+    begun = store.read(f"{store.state}/containers/{lease.owner}/state.json")
+    return begun is not None and store.read(f"{store.root}/containers/{lease.owner}/exit") is None
+
+
+def _lost_line(network: str, port: str, lease: ipam.Held, addresses: Sequence[str]) -> str:
+    name = lease.notes.get("names", lease.owner[:12]).split()[0]
+    remedy = "whoever plugged it in must do so again (CNI: DEL and ADD)"
+    if "alive" not in lease.notes:  # a container of minirun
+        flags = " ".join(f"--ip{6 if ':' in address else ''} {address}" for address in addresses)
+        remedy = f"minirun network disconnect {network} {name}; minirun network connect {flags} {network} {name}"
+    return f"{port}, the cable of container {name}, is gone; mend it with: {remedy}"
 
 
 def _foreign(network: Network, allow: bool, say: Say) -> Conflict | None:

@@ -371,3 +371,22 @@ def test_bad_words(host: Machine) -> None:
     }
     for words, piece in refused.items():
         assert piece in host.refused("network", *words), words
+
+
+def test_a_cable_that_somebody_took_is_named_and_mended(host: Machine) -> None:
+    identity = host.out("run", "-d", "--name", "web", "--net", "dual", "--net", "four", "-p", "8080:80", *SERVE).strip()
+    host.out("run", "-d", "--name", "sibling", "--net", "four", *SLEEP)
+    before = consistent(host, "web")
+    held = addresses(host, "web")
+    assert host.minirun("network", "reload").returncode == 0
+    host.run(["ip", "link", "del", f"mr{identity[:12]}"])
+    done = host.minirun("network", "reload", check=False)
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("warning: ")]
+    found, _, commands = line.partition("; mend it with: ")
+    assert found == f"warning: dual: mr{identity[:12]}, the cable of container web, is gone"
+    assert done.returncode == 1
+    host.run(["sh", "-ec", commands.replace("minirun", " ".join(MINIRUN))])
+    assert host.minirun("network", "reload").returncode == 0
+    assert sorted(consistent(host, "web")) == sorted(before)
+    assert addresses(host, "web") == held
+    assert ask(host.outside, host.address, 8080) == "hello"

@@ -206,6 +206,7 @@ def test_who_comes_or_goes_meanwhile_is_not_forgotten(host: FakeHost) -> None:
         ("ip link del br0", "br0: bridge made again\nbr0: {port} (web {id}) plugged into br0 again\n"),
         ("ip link set br0 down", "br0: bridge switched on\n"),
         ("ip addr flush dev br0", "br0: address 10.201.0.1/20 put back\n"),
+        ("ip link set {port} down", "br0: {port} (web {id}) switched on\n"),
         ("ip link set {port} nomaster", "br0: {port} (web {id}) plugged into br0 again\n"),
         (
             "sysctl -qw net.ipv4.conf.br0.route_localnet=0",
