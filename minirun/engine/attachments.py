@@ -96,7 +96,8 @@ def _check_several(networks: list[Attachment]) -> None:
     if twice := next((name for name in known if known.count(name) > 1), None):
         raise UsageError(f"--net {twice}", "given twice")
     if twice := next((name for name in interfaces if interfaces.count(name) > 1), None):
-        raise UsageError(f"--net {known[-1]}:interface_name={twice}", "given twice", "each interface needs its own")
+        name = next(attachment.network for attachment in reversed(networks) if attachment.interface == twice)
+        raise UsageError(f"--net {name}:interface_name={twice}", "given twice", "each interface needs its own")
     if len(networks) > endpoint.MAX_NETWORKS:
         raise UsageError("--net", f"a container has {endpoint.MAX_NETWORKS} networks at most")
 

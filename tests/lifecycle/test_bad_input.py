@@ -145,6 +145,7 @@ WRONG: dict[tuple[str, ...], str] = {
     ("run", "--rm", "--ip6", "10.201.0.9", *END): "--ip6 10.201.0.9: not an IPv6 address; write --ip 10.201.0.9",
     ("run", "--rm", "--ip", "fd00::9", *END): "--ip fd00::9: not an IPv4 address; write --ip6 fd00::9",
     ("run", "--rm", "--net", "br0:ip=fd00::9", *END): "write --net br0:ip6=fd00::9",
+    ("run", "--rm", "--net", "a:interface_name=x", "--net", "b:interface_name=x", *END): "--net b:interface_name=x",
     ("run", "--rm", "--net", "br0:ip=", *END): "--net br0:ip=: not an address",
     ("run", "--rm", "--net", "br0:alias=a b", *END): "--net br0:alias=a b: not a host name",
     ("run", "--rm", "--net", "a", "--net", "b", "--net-rate-in", "1mbit", *END): "say for which: --net a:rate-in=1mbit",

@@ -81,6 +81,9 @@ def test_a_name_on_a_network_of_ours_is_nobody_elses(known: Zones) -> None:
     assert ask(known, "10.1.0.2", "nosuch.darker") == ask(known, "10.1.0.2", "dark.example.org") == "FORWARD"
     known.add_network("my.net-1", "listen 10.4.0.1\nsubnet 10.4.0.0/24\n")
     assert ask(known, "10.1.0.2", "nosuch.my.net-1") == "NXDOMAIN"
+    known.add_network("Dark", "listen 10.5.0.1\nsubnet 10.5.0.0/24\n")  # the same to DNS
+    known.remove_network("Dark")
+    assert ask(known, "10.1.0.2", "nosuch.dark") == "NXDOMAIN"
     for network in ("dark", "my.net-1"):
         known.remove_network(network)
         assert ask(known, "10.1.0.2", f"nosuch.{network}") == "FORWARD"

@@ -110,8 +110,7 @@ class Zones:
     def remove_network(self, name: str) -> None:
         """Forget a network and its leases."""
         network = self.networks.pop(name, None)
-        if network and self.private.get(network.suffix) is network:
-            del self.private[network.suffix]
+        self.private = {one.suffix: one for one in self.networks.values() if one.private}
         for lease in list(network.leases.values()) if network else ():
             self._forget(lease)
 
