@@ -1,12 +1,13 @@
 /* minirun-proxy: passes on what comes to [::1], for one container; it ends with the container.
  *
- *   minirun-proxy [--owner TEXT] [--until FD] PROTOCOL LISTEN TARGET ...
+ *   minirun-proxy [--owner TEXT] [--start FD] [--until FD] PROTOCOL LISTEN TARGET ...
  *
  * Everything else that is published is translated by nftables. The kernel takes no answer to ::1 from a network, so here
  * somebody has to listen. PROTOCOL is tcp or udp, LISTEN is @FD, a socket that is bound already, or an address like
- * [::1]:8080, TARGET an address like 10.201.0.2:80. A byte to the socket --until says that we serve; when nobody holds its
- * other end any more, the container is gone, and so are we. It may be a pidfd, too. Nothing is allocated: each table has
- * its end, and who comes late waits. */
+ * [::1]:8080, TARGET an address like 10.201.0.2:80. Nothing is done before a byte comes from the socket --start: who
+ * started us has noted by then who we are; should it die before, we end. A byte back says that we serve. --until is that
+ * socket, whose other end lives as long as the container, or a pidfd of it: we end with it. Nothing is allocated: each
+ * table has its end, and who comes late waits. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -30,7 +31,7 @@
 #define MAX_CONNECTIONS 512
 #define MAX_CLIENTS 256 /* of UDP; one more takes the place of the one that was quiet longest */
 #define QUIET 60        /* seconds after which a client of UDP is forgotten */
-#define NOBODY 65534
+#define USER 65532      /* shared with nobody: systemd's list of numbers (UIDS-GIDS) leaves 65520 to 65533 unused */
 #define PIPE 65536
 #define BATCH 64  /* events that are fetched together */
 #define ROUNDS 16 /* of one connection before another has its turn */
@@ -397,11 +398,11 @@ static bool add_listener(char **words)
 	return true;
 }
 
-/* From here on nobody, without a right, and without a way to one. */
+/* From here on a user without a right, and without a way to one. */
 static bool drop_privileges(void)
 {
 	if (geteuid() == 0 &&
-	    (setgroups(0, NULL) < 0 || setresgid(NOBODY, NOBODY, NOBODY) < 0 || setresuid(NOBODY, NOBODY, NOBODY) < 0))
+	    (setgroups(0, NULL) < 0 || setresgid(USER, USER, USER) < 0 || setresuid(USER, USER, USER) < 0))
 		return false;
 	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0;
 }
@@ -418,12 +419,27 @@ static void set_limits(void)
 	most = room > MAX_CONNECTIONS ? MAX_CONNECTIONS : room < 1 ? 1 : (int)room;
 }
 
+/* Whether whoever started us says that it has noted who we are. */
+static bool told_to_start(int from)
+{
+	char byte;
+	ssize_t n;
+	do
+		n = recv(from, &byte, 1, 0);
+	while (n < 0 && errno == EINTR);
+	return n == 1;
+}
+
 int main(int argc, char **argv)
 {
-	int until = -1, at = 1;
+	int start = -1, until = -1, at = 1;
 	for (; at + 1 < argc && !strncmp(argv[at], "--", 2); at += 2)
 		if (!strcmp(argv[at], "--until"))
 			until = atoi(argv[at + 1]);
+		else if (!strcmp(argv[at], "--start"))
+			start = atoi(argv[at + 1]);
+	if (start >= 0 && !told_to_start(start))
+		return 125;
 	events = epoll_create1(EPOLL_CLOEXEC);
 	for (int i = 0; i < MAX_CLIENTS; i++)
 		client[i].fd = -1;
@@ -432,7 +448,8 @@ int main(int argc, char **argv)
 		valid = add_listener(argv + at);
 	if (!valid) {
 		static const char usage[] =
-		    "usage: minirun-proxy [--owner TEXT] [--until FD] tcp|udp @FD|[ADDRESS]:PORT TARGET:PORT ...\n";
+		    "usage: minirun-proxy [--owner TEXT] [--start FD] [--until FD] tcp|udp @FD|[ADDRESS]:PORT "
+		    "TARGET:PORT ...\n";
 		return write(2, usage, sizeof usage - 1) < 0 ? 125 : 125;
 	}
 	if (until >= 0)
@@ -442,8 +459,10 @@ int main(int argc, char **argv)
 	signal(SIGHUP, SIG_IGN);
 	if (chdir("/") < 0 || !drop_privileges())
 		return 125;
-	if (until >= 0 && send(until, "1", 1, 0) < 0 && errno != ENOTSOCK)
+	if (start >= 0 && send(start, "1", 1, 0) < 0)
 		return 125;
+	if (start >= 0 && start != until)
+		close(start);
 	loop();
 	return 0;
 }

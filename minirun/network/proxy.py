@@ -2,7 +2,8 @@
 
 The kernel takes no answer to ::1 from a network (ip6_input.c), so nftables cannot translate there. The sockets are
 bound by ``claim``, before anything starts. The program ends with the container, whatever ends that: it has a socket
-whose other end the command and the monitor hold, as they hold the container's lock.
+whose other end the command and the monitor hold, as they hold the container's lock. It does nothing before that socket
+says so, which is when it is noted which process it is: else a kill in between would leave one that nobody finds.
 """
 
 from __future__ import annotations
@@ -69,26 +70,39 @@ class Proxy(Step):
         )
 
     def do(self) -> None:
-        ours, theirs = (-1, syscalls.open_process(*self.process)) if self.process else syscalls.socketpair()
-        words, passed = [PROGRAM, "--owner", self.comment, "--until", str(theirs)], [theirs]
-        for protocol, number, target in self.ports:
-            listener = claim.listeners.pop((protocol, number), -1)  # else it was not us who claimed them
-            passed += [listener] if listener >= 0 else []
-            words += [protocol, f"@{listener}" if listener >= 0 else f"[{LOOPBACK6}]:{number}", target]
+        ours, theirs = syscalls.socketpair()
         try:
+            pid = self._spawn(theirs)
+            # It serves only when it is noted: should we die before, the socket closes, and it ends.
+            store.directory(os.path.dirname(self._path()))
+            store.write(self._path(), f"{pid} {_start(pid)}\n")
+            if not _served(ours):
+                raise MinirunError("minirun-proxy", "ended before it served", f"by hand it would be: {self.sh()}")
+            if self.holders is not None and not self.process:
+                self.holders.append(ours)
+                ours = -1
+        finally:
+            if ours >= 0:
+                os.close(ours)
+        claim.release()
+
+    def _spawn(self, theirs: int) -> int:
+        """Start the program, which waits for a byte; its pid. The sockets that it gets are closed here."""
+        passed = [theirs]
+        try:
+            if self.process:
+                passed.append(syscalls.open_process(*self.process))
+            words = [PROGRAM, "--owner", self.comment, "--start", str(theirs), "--until", str(passed[-1])]
+            for protocol, number, target in self.ports:
+                listener = claim.listeners.pop((protocol, number), -1)  # else it was not us who claimed them
+                passed += [listener] if listener >= 0 else []
+                words += [protocol, f"@{listener}" if listener >= 0 else f"[{LOOPBACK6}]:{number}", target]
             for descriptor in passed:
                 os.set_inheritable(descriptor, True)
-            pid = syscalls.run_detached(words, {}, keep_stdio=False)
+            return syscalls.run_detached(words, {}, keep_stdio=False)
         finally:
             for descriptor in passed:
                 os.close(descriptor)
-        if self.holders is not None and ours >= 0:
-            self.holders.append(ours)
-        store.directory(os.path.dirname(self._path()))
-        store.write(self._path(), f"{pid} {_start(pid)}\n")
-        if ours >= 0 and not os.read(ours, 1):
-            raise MinirunError("minirun-proxy", "ended before it served", f"by hand it would be: {self.sh()}")
-        claim.release()
 
     def undo(self) -> None:
         text = store.read(self._path())
@@ -119,3 +133,12 @@ class Proxy(Step):
 def _start(pid: int) -> int:
     """When our child started, in clock ticks after boot: field 22 of proc_pid_stat(5)."""
     return int((store.read(f"/proc/{pid}/stat") or "").rpartition(")")[2].split()[19])
+
+
+def _served(control: int) -> bool:
+    """Let the program serve; whether it says that it does."""
+    try:
+        os.write(control, b"1")
+        return bool(os.read(control, 1))
+    except (BrokenPipeError, ConnectionResetError):  # it has ended
+        return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -125,11 +126,11 @@ def test_it_has_no_rights(host: Machine, running: Running) -> None:
     status = dict(
         line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
     )
-    assert status["Uid"].split() == status["Gid"].split() == ["65534"] * 4
+    assert status["Uid"].split() == status["Gid"].split() == ["65532"] * 4
     assert status["Groups"].strip() == ""
     assert (status["CapPrm"], status["CapEff"], status["CapAmb"]) == ("0" * 16,) * 3
     assert status["NoNewPrivs"] == "1"
-    assert Path(f"/proc/{pid}/environ").stat().st_uid == 0  # not dumpable: nobody else who is nobody looks in
+    assert Path(f"/proc/{pid}/environ").stat().st_uid == 0  # not dumpable: nobody else with that number looks in
     assert os.readlink(f"/proc/{pid}/cwd") == "/"
 
 
@@ -192,6 +193,61 @@ def test_a_kill_of_everything_leaves_no_proxy(host: Machine, running: Running) -
     host.wait_until(f"test ! -e /proc/{proxy} || grep -q Z /proc/{proxy}/stat")
     host.out("run", "--rm", "--net", "six", "-p", "[::1]:8080:80", "busybox", "true")  # the next command cleans up
     assert host.out("ps", "-q") == ""
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_it_does_nothing_before_it_is_told_to(told: bool) -> None:
+    """Who started it notes which process it is; if that one dies before, it must end: nobody would find it."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    descriptor = str(theirs.fileno())
+    words = [PROXY, "--start", descriptor, "--until", descriptor, "tcp", "[::1]:0", "127.0.0.1:80"]
+    with subprocess.Popen(words, pass_fds=[theirs.fileno()], stderr=subprocess.PIPE, text=True) as proxy:
+        theirs.close()
+        if told:
+            ours.send(b"1")
+        ours.close()
+        assert proxy.communicate(timeout=10)[1][:5] == ("usage" if told else "")
+        assert proxy.returncode == 125
+
+
+def test_it_moves_while_it_is_in_use(host: Machine, running: Running) -> None:
+    start(host, "8080:80", "[::1]:5353:53/udp")
+    running.serve(SERVER, "tcp", "80", "web")
+    make_network(host, "other", ipv6=True)
+    host.out("network", "connect", "other", "web")
+    code = """
+import socket, sys
+client = socket.create_connection(("::1", 8080), 20)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+    for leave, back in (("six", "other"), ("other", "six")):
+        user = host.popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+        running.servers.append(user)
+        assert user.stdout and user.stdout.readline() == "ready\n"
+        host.out("network", "disconnect", leave, "web")
+        (pid,) = proxies(host)
+        target = host.inspect("web")["NetworkSettings"]["Networks"][back]["GlobalIPv6Address"]
+        assert f"[{target}]:80".encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        assert ask(host).startswith("web sees fd")
+        host.out("network", "connect", leave, "web")
+    host.out("rm", "-f", "web")
+    host.out("network", "rm", "other")
+
+
+def test_one_that_cannot_serve_is_no_success(host: Machine, running: Running) -> None:
+    """Somebody took the port of [::1] while it moves: the command says so, and no proxy is left."""
+    start(host, "[::1]:8080:80")
+    make_network(host, "other", ipv6=True)
+    host.out("network", "connect", "other", "web")
+    (pid,) = proxies(host)
+    os.kill(pid, signal.SIGKILL)
+    host.wait_until(f"test ! -e /proc/{pid} || grep -q Z /proc/{pid}/stat")
+    running.serve(SERVER, "tcp", "8080", "thief", inside="")
+    host.refused("network", "disconnect", "six", "web")
+    assert proxies(host) == []
+    host.out("rm", "-f", "web")
+    host.out("network", "rm", "other")
 
 
 @pytest.fixture(scope="module")
