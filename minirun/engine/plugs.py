@@ -131,28 +131,39 @@ def undo_all(container: Container) -> list[Exception]:
         ipam.forget(container.id)
         names = store.entries(f"{container.live}/plugs")
         steps: list[Step] = []
-        for name in names:
-            if name.endswith(".json"):
-                steps += _steps(container, name)
-        failures = step.undo_all(steps)
+        unnoted = []
         for name in names:
             if name.endswith(".json") and name != PORTS:
-                _release(container, name.removesuffix(".json"))
+                found = _steps(container, name)
+                steps += found
+                unnoted += [] if found else [name.removesuffix(".json")]
+        # Undone first: no port of the host may lead to an address that is free. Those of the plan are the plan's, but
+        # the address to which they lead may be in a journal here.
+        steps += _steps(container, PORTS) if PORTS in names else _loaded(_published(container))
+        failures = step.undo_all(steps)
+        for network in unnoted:
+            _release(container, network)
         if any(name.startswith(joining.MARK) for name in names):  # the namespace lives on, and would keep the cables
             failures += _cut(steps + _load(f"{container.live}/plan.json"))
     return failures
 
 
 def settle(container: Container, record: dict[str, Any]) -> None:
-    """Make everything as the record says: networks that it has not are undone, then ways out, ports and files."""
+    """Make everything as the record says: ports, then networks that it has not are undone, then ways out and files.
+
+    The ports first, so that none leads to an address that was given back. If they cannot be published anew they are
+    not published, the rest is done, and that is raised.
+    """
     endpoints = _endpoints(record)
+    failure = _publish(container, record, endpoints)
     known = {f"{each.network}.json" for each in endpoints} | {PORTS}
     for name in store.entries(f"{container.live}/plugs"):
         if name.endswith(".json") and name not in known:
             _pull(container, name)
     _ways_out(record["Name"], endpoints)
-    _publish(container, record, endpoints)
     netfiles.update(container, record, endpoints)
+    if failure:
+        raise failure
 
 
 def _begin(container: Container, hold: Hold) -> dict[str, Any]:
@@ -220,10 +231,13 @@ def _ways_out(name: str, endpoints: Iterable[Endpoint]) -> None:
                     socket.ask(netlink.add_default_route(link.index, gateway))
 
 
-def _publish(container: Container, record: dict[str, Any], endpoints: list[Endpoint]) -> None:
-    """Let the published ports lead to the container on its way out, wherever that is now; without one, nowhere."""
+def _publish(container: Container, record: dict[str, Any], endpoints: list[Endpoint]) -> Exception | None:
+    """Let the published ports lead to the container on its way out, wherever that is now; without one, nowhere.
+
+    Raises what keeps them from leading to where they led; returns what keeps them from leading to where they should.
+    """
     if not record["Ports"]:
-        return
+        return None
     from minirun.network import claim
     from minirun.network.addresses import bits
     from minirun.network.ports import Port
@@ -238,21 +252,27 @@ def _publish(container: Container, record: dict[str, Any], endpoints: list[Endpo
     was = store.read_json(journal) or {"old": [], "new": _published(container)}
     wanted = [each.record() for each in new]
     if was == {"old": [], "new": wanted}:
-        return
+        return None
     joining.make_folder(container.live)
     old = [*was["old"], *was["new"]]
-    if wanted and not old:  # they were given back: somebody else may have them by now
-        claim.claim(ports, sorted({bits(port.address) for port in ports}))
-    store.write_json(journal, {"old": old or wanted, "new": wanted})  # an "old" says that it is not done yet
     try:
+        if wanted and not old:  # they were given back: somebody else may have them by now
+            claim.claim(ports, sorted({bits(port.address) for port in ports}))
+        store.write_json(journal, {"old": old or wanted, "new": wanted})  # an "old" says that it is not done yet
         failures = step.undo_all(_loaded(old))
         if failures:
             raise failures[0]
+        old = []
         step.do_all(new)
+    except (MinirunError, OSError) as error:
+        if old:
+            raise
+        return error
     finally:
         claim.close()
         claim.release()
     store.write_json(journal, {"old": [], "new": wanted})
+    return None
 
 
 def _published(container: Container) -> list[Any]:
@@ -266,7 +286,8 @@ def _pull(container: Container, name: str) -> None:
     failures = _cut(steps) + step.undo_all(steps)
     if failures:
         raise failures[0]
-    _release(container, name.removesuffix(".json"))
+    if not steps:
+        _release(container, name.removesuffix(".json"))
     try:
         os.unlink(_journal(container, name))
     except FileNotFoundError:  # gone with the container
@@ -274,7 +295,7 @@ def _pull(container: Container, name: str) -> None:
 
 
 def _release(container: Container, network: str) -> None:
-    """Give back what was leased when the journal had no steps yet, unless the container's plan has it."""
+    """Give back what was leased when the journal had no steps yet; it costs a look at every lease of the network."""
     ipam.reconcile(network, lambda lease: lease.owner != container.id)
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from tests.lifecycle.machine import MINIRUN, SOON, Machine, until
 from tests.lifecycle.test_networks import addresses, inside, pings, record, routes
+from tests.lifecycle.test_proxy import proxies
 from tests.network.containers import ask
 
 SLEEP = ("busybox", "sleep", "600")
@@ -295,6 +296,8 @@ def kill_at(host: Machine, calls: list[str], moment: int, *words: str) -> tuple[
     strace = ["strace", f"--inject={call}:signal=KILL:when={number}", f"--trace={call}", "--output=/dev/null"]
     done = host.run([*strace, *MINIRUN, *words], check=False)
     assert done.returncode in (-signal.SIGKILL, 0), done
+    held = {path.name for path in host.path(f"{host.state}/networks").glob("*/leases/*")}
+    assert set(published(host)) <= held, (call, number)  # no port of the host leads to an address that is free
     host.minirun("ps")  # the next command
     return call, number, done.returncode != 0
 
@@ -320,7 +323,7 @@ def test_connect_is_killed(host: Machine) -> None:
 
 def test_disconnect_is_killed(host: Machine) -> None:
     """The same, while the way out and the published ports move to the other network."""
-    host.out("run", "-d", "--name", "a", "-p", "8080:80", "--net", "br0,four", *SLEEP)
+    host.out("run", "-d", "--name", "a", "-p", "8080:80", "-p", "[::1]:8081:80", "--net", "br0,four", *SLEEP)
     for network in ("br0", "four"):
         disconnect(host, network, "a")
         connect(host, network, "a")
@@ -334,9 +337,27 @@ def test_disconnect_is_killed(host: Machine) -> None:
         assert found in ([leave, stay], [stay]), where
         if found == [leave, stay]:
             disconnect(host, leave, "a")
-        assert published(host) == [host.inspect("a")["NetworkSettings"]["Networks"][stay]["IPAddress"]], where
+        address = host.inspect("a")["NetworkSettings"]["Networks"][stay]["IPAddress"]
+        assert published(host) == [address], where
+        words = [Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in proxies(host)]
+        assert [each[-2] for each in words] == [f"{address}:80".encode()], where
         connect(host, leave, "a")
     assert killed > MOMENTS // 2
+
+
+def test_the_end_takes_the_ports_back_before_the_addresses(host: Machine) -> None:
+    """No port of the host leads to an address that another container may have got already."""
+    for identity in ("a", "b"):
+        host.out("run", "-d", "--name", identity, "-p", "8080:80", "--net", "br0", *SLEEP)
+        connect(host, "four", identity)
+        if identity == "a":  # the ports move along, or are still where the plan led them
+            disconnect(host, "br0", identity)
+        trace = ["strace", "-f", "--trace=unlink,unlinkat", "--output=/run/trace"]
+        host.run([*trace, *MINIRUN, "rm", "-f", identity])
+        calls = host.path("/run/trace").read_text()
+        removed = re.findall(r'unlink(?:at)?\(.*"([^"]*/(?:leases|published)/[^"]*)".* = 0$', calls, re.M)
+        kinds = [path.split("/")[-2] for path in removed]
+        assert kinds and kinds == sorted(kinds, reverse=True), removed
 
 
 def test_the_end_of_a_container_without_connects_pays_one_call(host: Machine) -> None:
