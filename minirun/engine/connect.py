@@ -63,6 +63,8 @@ def plug(
                 mac = wanted.mac or (endpoint.mac_address(leased[0]) if leased else "")
                 notes = endpoint.lease_notes(port, mac, names, dns)
                 leased.append(lease(network, identity, notes, bits, address or None))
+        if wanted.mac:  # somebody who asks for the same at the same time sees our lease, or we see theirs
+            _check_mac(network, wanted, identity)
     except BaseException:  # all of them, or none
         for address in leased:
             ipam.release(network.name, address, identity)

@@ -7,7 +7,7 @@ import fcntl
 import os
 import random
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from minirun import store
 from minirun.engine import connect
 from minirun.engine.options import Attachment
 from minirun.errors import Conflict, NotFound, UsageError
-from minirun.network import addresses, ipam, owners, rotation
+from minirun.network import addresses, endpoint, ipam, owners, rotation
 from minirun.network.addresses import IPV4, IPV6, Subnet
 from minirun.network.network import Network, Pool
 
@@ -556,3 +556,19 @@ def test_a_note_is_one_line() -> None:
     with pytest.raises(UsageError, match="line break"):
         ipam.reserve("lab", "10.7.0.3", "abc\nalive boot x")
     assert ipam.leases("lab") == {}
+
+
+def test_a_mac_that_was_taken_meanwhile_is_given_back() -> None:
+    """Two ask for one MAC at the same time: whoever sees the other's lease gives its own back."""
+    mac = "02:42:00:00:00:09"
+    wanted = Attachment("lab")
+    wanted.mac = mac
+
+    def lease(where: Network, owner: str, notes: Sequence[str], bits: int, address: str | None) -> str:
+        """As ipam's, but just before somebody else is quicker."""
+        ipam.reserve(where.name, "10.7.0.9", "quick", endpoint.lease_notes("mr1", mac, ["quick"], []))
+        return ipam.allocate(where, owner, notes, bits, address)
+
+    with pytest.raises(Conflict, match="container quick has it"):
+        connect.plug("late", "late", 0, wanted, "eth0", LAB, lease)
+    assert ipam.leases("lab") == {"10.7.0.9": "quick"}
