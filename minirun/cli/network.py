@@ -9,6 +9,7 @@ from minirun.cli import plugs, table
 from minirun.cli.arguments import Option, Values, collect, help_text, parse, store
 from minirun.engine.attachments import DEFAULTS
 from minirun.engine.options import whole
+from minirun.engine.plugs import disconnect_all
 from minirun.engine.record import check_name
 from minirun.errors import MinirunError, NotFound, UsageError
 from minirun.network import bridge, ipam
@@ -262,7 +263,7 @@ def _remove(argv: Sequence[str]) -> int:
 
     def remove(name: str) -> None:
         if target.force:
-            plugs.disconnect_all(name)
+            disconnect_all(name, plugs.tell)
         bridge.remove(name)
 
     return each(names, remove, target.force)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 
 from minirun.cli.arguments import Option, Values, parse, store
+from minirun.cli.run import warn
 from minirun.engine import attachments, plugs
 from minirun.engine import record as records
 from minirun.engine.inspect import published
 from minirun.errors import Conflict, NotFound, UsageError
-from minirun.network import ipam
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def connect(argv: Sequence[str]) -> int:
     target = Values(flags=[])
     network, container = _two("connect", parse(argv, CONNECT, target))
     wanted = attachments.attachment(network, target.flags)
-    plugs.connect(records.find(container), wanted)
+    plugs.connect(records.find(container), wanted, warn)
     return 0
 
 
@@ -67,24 +67,13 @@ def disconnect(argv: Sequence[str]) -> int:
         if not target.force:
             raise
         return 0
-    _tell(found)
+    tell(found)
     return 0
 
 
-def _tell(container: records.Container) -> None:
+def tell(container: records.Container) -> None:
     """Say that the container's ports are not published any more, if that is so."""
     record = container.record()
     if record["Ports"] and not published(record):
         text = "its ports are published no more, until it is connected to a network with a way out"
         sys.stderr.write(f"minirun: container {record['Name']}: {text}\n")
-
-
-def disconnect_all(network: str) -> None:
-    """Pull every container out of a network; who is no container, or ends just now, is passed over."""
-    for owner in sorted(set(ipam.leases(network).values())):
-        try:
-            found = records.find(owner)
-            plugs.disconnect(found, network)
-            _tell(found)
-        except (Conflict, NotFound, UsageError):
-            continue

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from minirun.engine.options import Attachment, RunOptions
     from minirun.network.endpoint import Endpoint
     from minirun.network.network import Network
+    from minirun.network.ports import Port
 
     # network, owner, notes, family, the wanted address or None: the address
     Lease = Callable[[Network, str, Sequence[str], int, str | None], str]
@@ -89,18 +90,19 @@ def _check_mac(network: Network, wanted: Attachment, identity: str) -> None:
             raise Conflict(f"--mac-address {wanted.mac}", why, OTHER)
 
 
-def pass_firewalls(networks: Sequence[Network], options: RunOptions, warn: Callable[[str], None]) -> None:
+def pass_firewalls(networks: Sequence[Network], ports: Sequence[Port], wish: str, warn: Callable[[str], None]) -> None:
     """Say that somebody else's firewall stops the container's packets, or open it, or refuse: as it was asked for.
 
-    What counts is the network that has the way out, and the published ports. Raises Conflict.
+    What counts is the network that has the way out, and the published ports; ``wish`` is one of ``gate``'s words.
+    Raises Conflict.
     """
-    if not options.forward and not nat.others_filter(any(network.ipv6 for network in networks)):
+    if not wish and not nat.others_filter(any(network.ipv6 for network in networks)):
         return
     from minirun.network.foreign import gate
 
     network = next((network for network in networks if not network.internal), networks[0])
-    published = [(port.protocol, port.container_port) for port in options.ports]
-    gate.pass_through(network, published, options.forward, warn)
+    published = [(port.protocol, port.container_port) for port in ports]
+    gate.pass_through(network, published, wish, warn)
 
 
 def propose(network: Network, owner: str, notes: Sequence[str], bits: int, address: str | None) -> str:

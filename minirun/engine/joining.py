@@ -14,6 +14,7 @@ from minirun.engine import record as records
 from minirun.engine.options import RunOptions
 from minirun.engine.record import Container
 from minirun.errors import Conflict, NotFound
+from minirun.linux import syscalls
 from minirun.network import helper, netns
 from minirun.network.netns import Netns
 
@@ -70,7 +71,8 @@ def _running(container: Container, what: str) -> dict[str, Any]:
 
 def is_running(container: Container) -> bool:
     """Whether a container has begun and not ended. Whoever cleans up after it, begins after this has become false."""
-    return os.path.exists(f"{container.live}/state.json") and not os.path.exists(f"{container.home}/exit")
+    # In this order: of a container that vanishes, state.json goes before exit does.
+    return not os.path.exists(f"{container.home}/exit") and os.path.exists(f"{container.live}/state.json")
 
 
 def make_folder(live: str) -> None:
@@ -115,6 +117,9 @@ class Join(Netns):
         if not is_running(owner):
             raise _ended(owner)
         helper.run(["mount", "--bind", self.source, path], "mount")
+        if netns.inside(self.name, owner.id) is None:  # its name is another one's by now
+            syscalls.netns_delete(path)
+            raise _ended(owner)
 
     def undo(self) -> None:
         try:

@@ -34,6 +34,7 @@ def clean(container: Container, steps: Sequence[step.Step] | None = None, record
     failures += step.undo_all(steps) if steps else _undo_plan(container)
     record = record or store.read_json(f"{container.home}/container.json") or {"AutoRemove": True, "Name": ""}
     if record["AutoRemove"]:
+        _unlink(f"{container.live}/state.json")  # before exit, or it would seem to run again
         forget(container, record["Name"])
     if failures:
         raise MinirunError(f"cleaning up container {container.id[:12]}", str(failures[0]), "minirun doctor --leaks")
@@ -91,7 +92,7 @@ def reconcile() -> list[str]:
     """
     problems = []
     for identity in syscalls.dead_locks(f"{store.state}/locks"):
-        if len(identity) > 64:
+        if identity.endswith(records.PLUGS):
             problems += _recover(identity)
             continue
         container = Container(identity)

@@ -19,9 +19,10 @@ import os
 from minirun import step, store
 from minirun.engine import connect as connecting
 from minirun.engine import joining, netfiles
+from minirun.engine import record as records
 from minirun.engine.options import Attachment
 from minirun.engine.record import Container
-from minirun.errors import Conflict, MinirunError, NotFound
+from minirun.errors import Conflict, MinirunError, NotFound, UsageError
 from minirun.linux import netlink, syscalls
 from minirun.network import attach, bridge, endpoint, ipam, nameservice, netns
 from minirun.network import network as networks
@@ -30,12 +31,12 @@ from minirun.network.endpoint import Endpoint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
+    from minirun.network.ports import Port
     from minirun.step import Step
 
-LOCK = ".plugs"
 PORTS, CHANGED = "+ports.json", "+changed"
 
 
@@ -43,7 +44,7 @@ class Hold:
     """The right to change a container's networks; ``stale`` if whoever had it last died over that."""
 
     def __init__(self, container: Container, wait: bool = True) -> None:
-        self._path = f"{container.lock_path}{LOCK}"
+        self._path = f"{container.lock_path}{records.PLUGS}"
         self.stale = False
         while True:
             try:
@@ -66,8 +67,11 @@ class Hold:
         os.close(self._descriptor)
 
 
-def connect(container: Container, wanted: Attachment) -> Endpoint:
-    """Plug a running container into one more network. Raises Conflict, NotFound, UsageError."""
+def connect(container: Container, wanted: Attachment, warn: Callable[[str], None]) -> Endpoint:
+    """Plug a running container into one more network. Raises Conflict, NotFound, UsageError.
+
+    ``warn`` gets a sentence if somebody else's firewall stops what the container sends there.
+    """
     network = bridge.ensure(wanted.network)
     with Hold(container) as hold:
         record = _begin(container, hold)
@@ -78,6 +82,7 @@ def connect(container: Container, wanted: Attachment) -> Endpoint:
         store.write_json(journal, [])  # from here on its end takes back what we do
         try:
             plug = _plug(container, record, wanted, network)
+            connecting.pass_firewalls([network], _ports(record) if plug.gateways else [], "", warn)
             steps = attach.plug_steps(container.id, record["Name"], plug, netns.netns_path(record["Name"]))
             steps.append(nameservice.Names([network.name]))
             store.write_json(journal, [each.record() for each in steps])
@@ -148,6 +153,25 @@ def undo_all(container: Container) -> list[Exception]:
     return failures
 
 
+def disconnect_all(network: str, tell: Callable[[Container], None]) -> None:
+    """Pull every container out of a network; who is no container, or ends just now, is passed over.
+
+    ``tell`` hears of each that was pulled out. What else fails is raised when all have been asked.
+    """
+    failures: list[Exception] = []
+    for owner in sorted(set(ipam.leases(network).values())):
+        try:
+            container = records.find(owner)
+            disconnect(container, network)
+            tell(container)
+        except (Conflict, NotFound, UsageError):
+            continue
+        except (MinirunError, OSError) as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
+
+
 def settle(container: Container, record: dict[str, Any]) -> None:
     """Make everything as the record says: ports, then networks that it has not are undone, then ways out and files.
 
@@ -160,7 +184,9 @@ def settle(container: Container, record: dict[str, Any]) -> None:
     for name in store.entries(f"{container.live}/plugs"):
         if name.endswith(".json") and name not in known:
             _pull(container, name)
-    _ways_out(record["Name"], endpoints)
+    socket = netns.inside(record["Name"], container.id)
+    if socket is not None:  # else it has ended meanwhile
+        _ways_out(socket, endpoints)
     netfiles.update(container, record, endpoints)
     if failure:
         raise failure
@@ -185,14 +211,20 @@ def _begin(container: Container, hold: Hold) -> dict[str, Any]:
 
 def _must_run(container: Container, record: dict[str, Any]) -> None:
     if not joining.is_running(container):
-        raise Conflict(f"container {record['Name']} has just ended")
+        raise _ended(record)
+
+
+def _ended(record: dict[str, Any]) -> Conflict:
+    return Conflict(f"container {record['Name']} has just ended")
 
 
 def _plug(container: Container, record: dict[str, Any], wanted: Attachment, network: networks.Network) -> Endpoint:
     """Decide about the new plug: the first free cable and interface, and the leased addresses."""
     endpoints = _endpoints(record)
-    with netlink.shared(netns=netns.netns_path(record["Name"])) as socket:
-        links = [netlink.Link(body).name for body in socket.ask(netlink.get_links())]
+    socket = netns.inside(record["Name"], container.id)
+    if socket is None:
+        raise _ended(record)
+    links = [netlink.Link(body).name for body in socket.ask(netlink.get_links())]
     if wanted.interface in links:
         raise Conflict(f"--interface-name {wanted.interface}", f"container {record['Name']} has such an interface")
     ports = {each.port for each in endpoints}
@@ -219,16 +251,15 @@ def _change(container: Container, record: dict[str, Any], endpoints: list[Endpoi
     settle(container, record)
 
 
-def _ways_out(name: str, endpoints: Iterable[Endpoint]) -> None:
-    """Give the namespace the default routes that it should have and has not; others that it has stay."""
-    with netlink.shared(netns=netns.netns_path(name)) as socket:
-        for each in endpoints:
-            for gateway in each.gateways:
-                family = netlink.AF_INET6 if ":" in gateway else netlink.AF_INET
-                found = [r for r in netlink.routes(socket, family) if not r.prefix and r.type == netlink.RTN_UNICAST]
-                link = netlink.find_link(socket, each.interface)
-                if not found and link:
-                    socket.ask(netlink.add_default_route(link.index, gateway))
+def _ways_out(socket: netlink.Socket, endpoints: Iterable[Endpoint]) -> None:
+    """Give a namespace the default routes that it should have and has not; others that it has stay."""
+    for each in endpoints:
+        for gateway in each.gateways:
+            family = netlink.AF_INET6 if ":" in gateway else netlink.AF_INET
+            found = [r for r in netlink.routes(socket, family) if not r.prefix and r.type == netlink.RTN_UNICAST]
+            link = netlink.find_link(socket, each.interface)
+            if not found and link:
+                socket.ask(netlink.add_default_route(link.index, gateway))
 
 
 def _publish(container: Container, record: dict[str, Any], endpoints: list[Endpoint]) -> Exception | None:
@@ -240,9 +271,8 @@ def _publish(container: Container, record: dict[str, Any], endpoints: list[Endpo
         return None
     from minirun.network import claim
     from minirun.network.addresses import bits
-    from minirun.network.ports import Port
 
-    ports = [Port.from_record(item) for item in record["Ports"]]
+    ports = _ports(record)
     new: list[Step] = []
     if any(each.gateways for each in endpoints):
         state = container.state()
@@ -273,6 +303,14 @@ def _publish(container: Container, record: dict[str, Any], endpoints: list[Endpo
         claim.release()
     store.write_json(journal, {"old": [], "new": wanted})
     return None
+
+
+def _ports(record: dict[str, Any]) -> list[Port]:
+    if not record["Ports"]:
+        return []
+    from minirun.network.ports import Port
+
+    return [Port.from_record(item) for item in record["Ports"]]
 
 
 def _published(container: Container) -> list[Any]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from minirun.engine.plan import Decided
     from minirun.image.layout import Image
 
+PLUGS = ".plugs"  # ends the name of the lock of who changes a container's networks: see ``plugs``
 _FIRST = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
 _REST = _FIRST | frozenset("_.-")
 _HEX = frozenset("0123456789abcdef")

@@ -110,7 +110,7 @@ def _start(
     if options.network == "bridge":
         networks = [bridge.ensure(wanted.network) for wanted in options.networks]
         plan.decide_ports(image, options, networks)
-        connect.pass_firewalls(networks, options, warn)
+        connect.pass_firewalls(networks, options.ports, options.forward, warn)
         endpoints = connect.endpoints(container.id, name, options, networks, ipam.allocate)
     elif options.ports or options.publish_all:
         raise plan.no_ports(options)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 NETNS = "/run/netns"  # iproute2's own place, so that `ip netns exec <name>` just works
 PROC_NET = "/proc/sys/net"
-EINVAL = 22
+ENOENT, EINVAL = 2, 22
 
 
 def netns_path(container_name: str) -> str:
@@ -27,6 +27,25 @@ def netns_path(container_name: str) -> str:
 def owner_tag(container_id: str) -> int:
     """The number that marks a namespace as this container's: see ``Netns``."""
     return crc32(container_id.encode()) & 0x7FFFFFFF
+
+
+def inside(container_name: str, container_id: str) -> netlink.Socket | None:
+    """A shared socket in a container's namespace; None if the namespace of that name is not (or no more) its own.
+
+    Names are used again: who only knows that the container ran a moment ago may find another one's under its name.
+    """
+    path = netns_path(container_name)
+    try:
+        socket = netlink.shared(netns=path)
+    except OSError as error:
+        if error.errno not in (ENOENT, EINVAL):  # EINVAL: a name that no namespace has been mounted at
+            raise
+        return None
+    loopback = netlink.find_link(socket, "lo")
+    if loopback and loopback.tag == owner_tag(container_id):
+        return socket
+    netlink.forget(path)
+    return None
 
 
 class Netns(Step):

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -358,6 +359,40 @@ def test_the_end_takes_the_ports_back_before_the_addresses(host: Machine) -> Non
         removed = re.findall(r'unlink(?:at)?\(.*"([^"]*/(?:leases|published)/[^"]*)".* = 0$', calls, re.M)
         kinds = [path.split("/")[-2] for path in removed]
         assert kinds and kinds == sorted(kinds, reverse=True), removed
+
+
+def test_one_that_vanishes_never_seems_to_run_again(host: Machine) -> None:
+    """It runs while there is state.json and no exit: so state.json goes first."""
+    host.out("run", "-d", "--rm", "--name", "a", *SLEEP)
+    host.run(["strace", "-f", "--trace=unlink,unlinkat", "--output=/run/trace", *MINIRUN, "rm", "-f", "a"])
+    calls = host.path("/run/trace").read_text()
+    removed = re.findall(r'unlink(?:at)?\(.*"(?:[^"]*/)?(state\.json|exit)".* = 0$', calls, re.M)
+    assert removed == ["state.json", "exit"]
+
+
+def test_a_namespace_whose_name_is_anothers_by_now_is_not_entered(host: Machine) -> None:
+    """Its owner ended and somebody took the name: it is neither joined, nor given ways out."""
+    main = host.start("--name", "main", *SLEEP)
+    host.start("--name", "other", *SLEEP)
+    code = """
+import os, sys
+from minirun.errors import Conflict
+from minirun.engine import joining
+from minirun.engine.record import Container
+from minirun.network import netns
+main = Container(sys.argv[1])
+assert netns.inside("main", main.id) and not netns.inside("other", main.id) and not netns.inside("nobody", main.id)
+join = joining.Join("side", netns.owner_tag(main.id), netns.netns_path("other"), main.live, "f" * 64)
+try:
+    join.do()
+except Conflict as error:
+    assert "has just ended" in str(error), error
+else:
+    raise SystemExit("joined")
+assert not os.path.exists(netns.netns_path("side"))
+join.undo()
+"""
+    host.run([sys.executable, "-c", code, main])
 
 
 def test_the_end_of_a_container_without_connects_pays_one_call(host: Machine) -> None:

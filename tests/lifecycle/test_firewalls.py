@@ -41,6 +41,15 @@ def test_the_start_says_it_and_succeeds(closed: Machine) -> None:
     reset(closed)
 
 
+def test_connect_says_it_and_succeeds(closed: Machine) -> None:
+    closed.minirun("run", "-d", "--net", "none", "--name", "a", "busybox", "sleep", "600")
+    done = closed.minirun("network", "connect", "br0", "a")
+    assert done.stderr == f"minirun: warning: {SAID}\n"
+    assert "eth0" in closed.out("exec", "a", "ip", "-o", "-4", "address")
+    closed.minirun("rm", "-f", "a")
+    reset(closed)
+
+
 def test_the_start_fails_where_it_has_to(closed: Machine) -> None:
     done = closed.minirun("run", "--rm", "--require-forward", "--name", "web", "busybox", "true", check=False)
     assert (done.returncode, done.stderr) == (125, f"minirun: --require-forward: {SAID}\n")
