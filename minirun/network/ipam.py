@@ -239,7 +239,7 @@ class Lease(Step):
         path = lease_path(self.network, self.address)
         lines = " ".join([self.owner, *("'" + note.replace("'", "'\\''") + "'" for note in self.notes)])
         # set -C: fails if the file exists
-        return f"mkdir -p {os.path.dirname(path)}; (set -C; printf '%s\\n' {lines} > {path})"
+        return f"mkdir -p -m 755 {os.path.dirname(path)}; (set -C; printf '%s\\n' {lines} > {path})"
 
     def do(self) -> None:
         if (self.network, self.address, self.owner) not in _allocated:
@@ -304,7 +304,7 @@ def _make_folder(network: str) -> str:
     with Lock():
         if not os.path.exists(record_path(network)):
             raise _removed(network)
-        return store.directory(_folder(network))
+        return store.directory(_folder(network), mode=0o755)  # the name server reads them, and is nobody
 
 
 def _removed(network: str) -> NotFound:

@@ -266,6 +266,7 @@ def test_who_comes_too_late_finds_no_network(there: bool, state: Path) -> None:
             candidate.link("10.7.0.3")
     if there:
         assert ipam.allocate(LAB, "two") == "10.7.0.3"
+        assert lease_file("").stat().st_mode & 0o777 == 0o755  # the name server is nobody, and reads
         return
     (state / "root/networks/lab/network.json").unlink()
     for late in (lambda: ipam.allocate(LAB, "two"), lambda: ipam.reserve("lab", "10.7.0.3", "two")):
@@ -481,7 +482,9 @@ def test_what_the_step_says_makes_the_same_file(state: Path) -> None:
     made = lease_file("10.7.0.2").read_bytes()
     assert subprocess.run(["sh", "-c", lease.sh()], capture_output=True).returncode != 0  # it is taken
     lease.undo()
-    subprocess.run(["sh", "-c", lease.sh()], check=True)
+    lease_file("").rmdir()
+    subprocess.run(["sh", "-c", lease.sh()], check=True, umask=0o077)
+    assert lease_file("").stat().st_mode & 0o777 == 0o755
     assert lease_file("10.7.0.2").read_bytes() == made
     assert ipam.allocate(LAB, "two") == "10.7.0.3"
 
