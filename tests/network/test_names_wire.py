@@ -157,6 +157,29 @@ def test_any_bytes(data: bytes) -> None:
     check_any(dns.answer(dns.question("example.org", number=77, edns=4096), [A_RECORD_TEXT])[:40] + data)
 
 
+RECORDS = st.lists(
+    st.sampled_from((b"\xc0\x0c\0\1\0\1\0\0\0\1\0\4\n\0\0\1", b"\0\0\x29\4\xd0\1\0\0\0\0\0")), max_size=3
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(RECORDS, RECORDS, RECORDS, st.tuples(*[st.integers(-1, 1)] * 3))
+def test_any_sections_of_a_reply(answers: list[bytes], rest: list[bytes], last: list[bytes], off: tuple[int]) -> None:
+    """Records of both kinds in each section, and counts that may be wrong."""
+    sections, asked = (answers, rest, last), parsed("example.org", edns=4096)
+    counts = [max(0, len(section) + more) for section, more in zip(sections, off, strict=True)]
+    head = struct.pack(">HHHHHH", 77, 0x8180, 1, *counts)
+    data = head + asked.question + b"".join(b"".join(section) for section in sections)
+    assert wire.reply_code(data, 77, asked) == wire.NOERROR
+    try:
+        given_on = wire.hand_on(data, asked)
+    except wire.Malformed:
+        return
+    if not any(off):
+        assert dns.Reply(given_on).edns == wire.SAFE_SIZE
+        assert not [1 for section in (answers, rest) for record in section if record[:1] == b"\0"]
+
+
 def test_any_change_of_real_messages() -> None:
     chance = random.Random(1)
     base = [

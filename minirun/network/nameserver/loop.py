@@ -44,7 +44,11 @@ class Loop:
         for descriptor, _ in ready:
             function = self._functions.get(descriptor)
             if function:  # an earlier one of this turn may have removed it
-                try:
-                    function()
-                except Exception:  # a mistake of ours: one question is lost by it, and not the server
-                    self.report()
+                self.guard(function)
+
+    def guard(self, function: Callable[[], object]) -> None:
+        """Call a function. A mistake of ours in it is reported: one question is lost by it, and not the server."""
+        try:
+            function()
+        except Exception:
+            self.report()

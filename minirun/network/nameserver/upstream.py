@@ -88,9 +88,10 @@ class Upstream:
         if not servers or full or self.counts.get(asker, 0) >= self.MOST_OF_ASKER:
             done(wire.pack_answer(query, wire.SERVFAIL, stream=stream))
             return
-        self._count((f"net {network}", asker), 1)
         order = sorted(servers[:MAX_SERVERS], key=lambda server: self._shunned.get(server, 0) > self.loop.now)
-        Forward(self, query, order, (f"net {network}", asker), stream, done).step()
+        forward = Forward(self, query, order, (f"net {network}", asker), stream, done)
+        self._count(forward.payers, 1)
+        forward.step()
 
     def finished(self, payers: tuple[str, str]) -> None:
         """A question is no longer under way."""
@@ -119,7 +120,7 @@ class Upstream:
         while self._timers and (self._timers[0][2].over or self._timers[0][0] <= self.loop.now):
             forward = heappop(self._timers)[2]
             if not forward.over:
-                forward.step()
+                self.loop.guard(forward.step)
         return max(0.0, self._timers[0][0] - self.loop.now) if self._timers else None
 
 

@@ -194,10 +194,9 @@ def hand_on(data: bytes, query: Query, stream: bool = False) -> bytes:
         begin = at
         at, kind, _, ttl = _skip_record(data, at)
         if kind == OPT:
-            extended = ttl >> 24
-            last = begin if number == sum(counts) - 1 else None  # one that is not the last cannot be cut out
-            if last is None:
-                raise Malformed("OPT is not the last record")
+            if number != sum(counts) - 1 or not counts[2]:  # an OPT elsewhere cannot be cut out
+                raise Malformed("OPT is not the last of the additional records")
+            extended, last = ttl >> 24, begin
     if last is not None:
         at, counts[2] = last, counts[2] - 1
     opt = _opt(extended, query.secure) if query.edns else b""
