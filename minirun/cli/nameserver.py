@@ -44,15 +44,16 @@ def _serve(lock: int, control: int) -> int:
                 os.close(number)
             except OSError:  # that of the listing itself
                 pass
-    from minirun.network import network as networks
+    turn = os.open(f"{store.state}/nameserver/turn", os.O_RDWR | os.O_CLOEXEC)
     from minirun.network.nameserver import server
 
-    networks_lock = os.open(networks.lock_path(), os.O_RDWR | os.O_CLOEXEC)
     linger = float(os.environ.get(LINGER, _LINGER))
     try:
-        server.main(f"{store.state}/networks", lock, control, networks_lock, linger, _report)
+        server.main(f"{store.state}/networks", lock, control, turn, linger, _report)
     except BaseException:
-        _report()
+        import traceback
+
+        traceback.print_exc()
         return 125
     return 0
 
@@ -61,11 +62,15 @@ _reports = 0
 
 
 def _report() -> None:
-    """Note the exception that is being handled; only the first ones, since somebody may be able to repeat it."""
+    """Note the exception that is being handled: its type and where, but nothing of anybody's question.
+
+    Only the first ones, since somebody may be able to repeat it.
+    """
     global _reports
     _reports += 1
     if _reports <= _MOST_REPORTS:
         import traceback
 
-        traceback.print_exc()
+        kind, _, trace = sys.exc_info()
+        sys.stderr.write("".join(traceback.format_tb(trace)) + f"{kind.__name__ if kind else ''}\n")
         sys.stderr.flush()

@@ -33,6 +33,7 @@ SPECIAL = ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::/16",
 SHORTEST = 8  # a route to more than that is a way out, cut in halves to outweigh the default route
 MTU, MIN_MTU, MAX_MTU = 1500, 68, 65535  # RFC 791; the kernel's own limit of a bridge
 MAX_BRIDGE_NAME = 15  # IFNAMSIZ - 1
+MOST_SUBNETS = 64  # the name server gets two sockets for each, all in one message
 
 
 class Wanted:
@@ -107,6 +108,8 @@ def bridge_name(wanted: Wanted) -> str:
 def _subnets(socket: netlink.Socket, wanted: Wanted) -> list[Subnet]:
     """Those that were asked for, if they are free, and the first free ones of the families that are missing."""
     chosen: list[Subnet] = []
+    if len(wanted.subnets) > MOST_SUBNETS:
+        raise UsageError(f"network {wanted.name}", f"{len(wanted.subnets)} subnets are more than {MOST_SUBNETS}")
     for text in wanted.subnets:
         subnet = Subnet.parse(text)
         if any(subnet.overlaps(special) for special in map(_special, SPECIAL)):

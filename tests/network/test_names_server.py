@@ -66,6 +66,8 @@ def answers(query, stream):
         return [dns.answer(query, [], code=2)]
     if kind == "none":
         return [dns.answer(query, [], code=3)]
+    if kind == "opt":  # among the answers, where it cannot be
+        return [good[:6] + b"\\0\\2\\0\\0\\0\\0" + good[12:]]
     if kind == "long":
         return [dns.answer(query, [("A", value)] * 300) if stream else dns.answer(query, [], flags=0x0200)]
     if kind == "liar":  # all of it wrong, and then the truth
@@ -232,6 +234,43 @@ def test_of_several_resolvers_the_next_one_helps(host: FakeHost) -> None:
         assert ask(web, f"{GATEWAY} good.example A") == ["NOERROR 192.0.2.80"]
 
 
+def test_a_hostile_resolver_costs_its_own_question_only(host: FakeHost) -> None:
+    web = Attached(host, "web", "br0")
+    resolv_conf(host, host.outside_address)
+    with resolver(host.outside, host.outside_address):
+        questions = [
+            f"{GATEWAY} {name}.example A {way}" for name in ("opt", "good") for way in ("edns=1232", "tcp=1 edns=1232")
+        ]
+        assert ask(web, *questions) == ["SERVFAIL"] * 2 + ["NOERROR 192.0.2.80"] * 2
+    assert host.path("/run/minirun/nameserver/errors").read_text() == ""
+
+
+def test_a_network_may_have_any_name(host: FakeHost) -> None:
+    """None is taken for an order."""
+    web = Attached(host, "web", "br0")
+    host.python(NETWORK, "end", "subnets=10.77.0.0/24")
+    last = Attached(host, "last", "end")
+    assert ask(last, "10.77.0.1 last A") == [f"NOERROR {last.address}"]
+    assert ask(web, f"{GATEWAY} web A") == [f"NOERROR {web.address}"]
+
+
+def test_a_network_of_many_subnets_is_served_on_each(host: FakeHost) -> None:
+    many = [f"10.77.{number}.0/24" for number in range(64)]
+    done = host.minirun("network", "create", "many", *(f"--subnet=10.78.{n}.0/24" for n in range(65)), check=False)
+    assert "65 subnets are more than 64" in done.stderr
+    host.python(NETWORK, "many", f"subnets={','.join(many)}")
+    web = Attached(host, "web", "many")
+    places = [f"10.77.{number}.1 web A {way}" for number in range(64) for way in ("", "tcp=1")]
+    assert ask(web, *places) == [f"NOERROR {web.address}"] * 128
+
+
+def test_after_a_removal_that_was_killed_the_server_reads_the_leases(host: FakeHost) -> None:
+    Attached(host, "web", "br0").undo()
+    host.python("from minirun.network import ipam; ipam.close('br0')")
+    web = Attached(host, "web", "br0")
+    assert ask(web, f"{GATEWAY} web A") == [f"NOERROR {web.address}"]
+
+
 def test_internal_networks_forward_nothing(both_hosts: FakeHost) -> None:
     both_hosts.python(NETWORK, "dark", "subnets=10.66.0.0/24", "internal=1")
     vault, db = Attached(both_hosts, "vault", "dark"), Attached(both_hosts, "db", "dark")
@@ -273,6 +312,11 @@ def test_the_server_keeps_nothing_of_whoever_started_it_open(host: FakeHost) -> 
     host.wait_until(f"grep -q '^Uid:.65533' /proc/{pid}/status")
     kept = {os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")}
     assert "/run/pipe" not in kept and "/run/minirun/nameserver/lock" in kept, kept
+    assert "/run/minirun/networks.lock" not in kept, kept
+    os.kill(pid, signal.SIGSTOP)  # whatever it does, or does not
+    host.minirun("network", "create", "lab")
+    host.minirun("network", "rm", "lab")
+    os.kill(pid, signal.SIGCONT)
 
 
 def test_the_server_is_not_in_the_cgroup_of_whoever_started_it(host: FakeHost) -> None:

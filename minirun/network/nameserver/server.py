@@ -8,8 +8,19 @@ has had an address for a while.
 from __future__ import annotations
 
 import os
-from _socket import AF_INET, AF_INET6, CMSG_SPACE, MSG_CMSG_CLOEXEC, SCM_RIGHTS, SOCK_DGRAM, inet_pton, socket
+from _socket import (
+    AF_INET,
+    AF_INET6,
+    CMSG_SPACE,
+    MSG_CMSG_CLOEXEC,
+    MSG_CTRUNC,
+    SCM_RIGHTS,
+    SOCK_DGRAM,
+    inet_pton,
+    socket,
+)
 from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
+from functools import partial
 
 from minirun import store
 from minirun.errors import Unsupported
@@ -28,20 +39,19 @@ if TYPE_CHECKING:
 
 USER = 65533  # of nobody: systemd's list of numbers (UIDS-GIDS) leaves 65520 to 65533 unused
 CGROUP = "nameserver"  # beside those of the containers
-END = "end"  # the message that ends the server; others are the name of a network, whose sockets come along
-MOST_DESCRIPTORS = 16  # of one message
+MOST_DESCRIPTORS = 253  # of one message: SCM_MAX_FD of the kernel; creation.MOST_SUBNETS stays below
 _BATCH, _BATCH_OF_CLIENT = 128, 64  # datagrams that are taken, and answered, from one network in one turn
 
 
 class Server:
     """One process, all networks of one state directory."""
 
-    def __init__(self, lock: int, control: int, networks_lock: int, linger: float, report: Callable[[], None]) -> None:
-        """``lock`` says that we live; ``networks_lock`` is held by whoever makes networks or starts us.
+    def __init__(self, lock: int, control: int, turn: int, linger: float, report: Callable[[], None]) -> None:
+        """``lock`` says that we live; that of ``turn`` is held by who starts us or gives us sockets, and while we end.
 
         ``linger`` is how long (seconds) to wait for the next container when there is none.
         """
-        self.lock, self.networks_lock, self.linger = lock, networks_lock, linger
+        self.lock, self.turn, self.linger = lock, turn, linger
         self.control = socket(fileno=control)
         self.loop, self.zones = Loop(report), Zones()
         self.served: dict[str, Served] = {}
@@ -77,7 +87,7 @@ class Server:
         if self._swept + 1 <= self.loop.now:
             self._swept = self.loop.now
             for client in [one for one in self.clients if one.until < self.loop.now]:
-                client.close()
+                self.loop.guard(client.close)
 
     def _may_end(self) -> bool:
         if self.ending or self.lists.gone:
@@ -91,21 +101,21 @@ class Server:
 
         A container's start makes its lease and then asks for our lock on its network. So we let go of these locks
         first and look for leases then: whoever comes in between either is seen by us, or sees that we go, and waits
-        for the lock of all networks, which we hold.
+        for the lock of the turn, which we hold. It is a lock of our own: nobody else is held up by us.
         """
         try:
-            flock(self.networks_lock, LOCK_EX | LOCK_NB)
+            flock(self.turn, LOCK_EX | LOCK_NB)
         except BlockingIOError:
-            self.idle_since = self.loop.now  # a network is being made: somebody is about to need us
+            self.idle_since = self.loop.now  # somebody is about to give us a network
             return False
         for served in self.served.values():
             flock(served.lock, LOCK_UN)
-        self.lists.drain()
+        self.loop.guard(self.lists.drain)
         if not self.zones.addresses:
             return True
         for served in self.served.values():
             flock(served.lock, LOCK_EX)
-        flock(self.networks_lock, LOCK_UN)
+        flock(self.turn, LOCK_UN)
         return False
 
     def close(self) -> None:
@@ -114,17 +124,20 @@ class Server:
             self._drop(name)
         self.control.close()
         os.close(self.lock)
-        os.close(self.networks_lock)
+        os.close(self.turn)
 
     def _command(self) -> None:
-        """Take over the sockets of a network. They come from root: nobody else reaches the directory of our socket."""
+        """Take over the sockets of a network, whose name is the message; an empty message ends us.
+
+        They come from root: nobody else reaches the directory of our socket.
+        """
         try:
             data, descriptors = _receive(self.control)
         except OSError:
             return
         name = data.decode()
-        self.ending = self.ending or name == END
-        if descriptors:
+        self.ending = self.ending or not name
+        if name and descriptors:
             self._drop(name)
             self.served[name] = Served(self, name, descriptors)
             self.lists.read_network(name)  # maybe seen before, when it was not open to us
@@ -168,7 +181,7 @@ class Served:
                 waiting.append((data, peer))
         self.server.lists.drain()  # after they were asked: all who were there then are known now
         for data, peer in waiting:
-            self._answer(data, peer[0], False, _sender(one, peer))
+            self.server.loop.guard(partial(self._answer, data, peer[0], False, _sender(one, peer)))
 
     def _from_stream(self, data: bytes, address: str, done: Callable[[bytes], None]) -> None:
         self.server.lists.drain()
@@ -229,10 +242,15 @@ def _packed(address: str) -> bytes:
 
 
 def _receive(control: socket) -> tuple[bytes, list[int]]:
-    """One message with the descriptors that came along."""
-    data, extra, _, _ = control.recvmsg(256, CMSG_SPACE(4 * MOST_DESCRIPTORS), MSG_CMSG_CLOEXEC)
-    values = b"".join(value for _, kind, value in extra if kind == SCM_RIGHTS)
-    return data, list(memoryview(values).cast("i"))
+    """One message with the descriptors that came along: all of them, or (we may have no more open) none."""
+    data, extra, flags, _ = control.recvmsg(256, CMSG_SPACE(4 * MOST_DESCRIPTORS), MSG_CMSG_CLOEXEC)
+    values = b"".join(value[: len(value) & ~3] for _, kind, value in extra if kind == SCM_RIGHTS)
+    descriptors = list(memoryview(values).cast("i"))
+    if flags & MSG_CTRUNC:
+        for descriptor in descriptors:  # and with them the lock that would say that we serve it
+            os.close(descriptor)
+        return data, []
+    return data, descriptors
 
 
 def _leave_caller() -> None:
@@ -252,13 +270,11 @@ def _leave_caller() -> None:
             continue
 
 
-def main(
-    directory: str, lock: int, control: int, networks_lock: int, linger: float, report: Callable[[], None]
-) -> None:
+def main(directory: str, lock: int, control: int, turn: int, linger: float, report: Callable[[], None]) -> None:
     """Be the server; ``directory`` is ``<state>/networks``. Ends when nobody needs it any more."""
     os.chdir(directory)
     _leave_caller()
     syscalls.become(USER)
-    server = Server(lock, control, networks_lock, linger, report)
+    server = Server(lock, control, turn, linger, report)
     server.run()
     server.close()

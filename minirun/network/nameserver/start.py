@@ -5,6 +5,7 @@ datagrams. From then on the kernel keeps questions for it, so nobody waits until
 open ports. Its own lock is taken here and inherited, as a monitor inherits that of its container.
 
     <state>/nameserver/lock       held as long as the server lives
+    <state>/nameserver/turn       held while somebody gives it sockets, and by itself while it ends
     <state>/nameserver/socket     over which it gets sockets
     <state>/nameserver/errors     what it said when it died of a mistake
     <state>/networks/<name>/nameserver    what it must know of the network; locked as long as it serves it
@@ -31,6 +32,7 @@ from _socket import (
 )
 from errno import EADDRINUSE
 from fcntl import LOCK_EX, LOCK_NB, flock
+from time import monotonic, sleep
 
 from minirun import store
 from minirun.errors import MinirunError
@@ -53,21 +55,30 @@ _BACKLOG, _PATIENCE = 64, 10.0  # connections; seconds until the server takes wh
 def serve(names: Sequence[str]) -> None:
     """Have these networks served, and with a new server every other that has containers. Raises MinirunError."""
     directory = store.directory(store.state, "nameserver")
-    with networks.Lock():  # a server that is about to end has it, too
-        lock = _open(f"{directory}/lock")
-        try:
-            flock(lock, LOCK_EX | LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-        else:
-            _start(directory, lock)
-            names = [*names, *(name for name in nameservice.with_leases() if name not in names)]
-        server = _connect(directory)
-        for name in names:
-            network = networks.load(name)
-            if network and not nameservice.served(name):
-                _give(server, network)
-        server.close()
+    turn = _open(f"{directory}/turn")
+    try:
+        with networks.Lock():
+            _wait_for(turn)  # a server that is about to end has it
+            _serve(directory, names)
+    finally:
+        os.close(turn)
+
+
+def _serve(directory: str, names: Sequence[str]) -> None:
+    lock = _open(f"{directory}/lock")
+    try:
+        flock(lock, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+    else:
+        _start(directory, lock)
+        names = [*names, *(name for name in nameservice.with_leases() if name not in names)]
+    server = _connect(directory)
+    for name in names:
+        network = networks.load(name)
+        if network and not nameservice.served(name):
+            _give(server, network)
+    server.close()
 
 
 def stop() -> bool:
@@ -76,12 +87,27 @@ def stop() -> bool:
     if not nameservice.runs():
         return False
     server = _connect(directory)
-    server.send(b"end")
+    server.send(b"")
     server.close()
     descriptor = _open(f"{directory}/lock")
-    flock(descriptor, LOCK_EX)
-    os.close(descriptor)
+    try:
+        _wait_for(descriptor)
+    finally:
+        os.close(descriptor)
     return True
+
+
+def _wait_for(descriptor: int) -> None:
+    """Get a lock that the server may have: not for ever, since nobody knows what it does that has been taken over."""
+    until = monotonic() + _PATIENCE
+    while True:
+        try:
+            flock(descriptor, LOCK_EX | LOCK_NB)
+            return
+        except BlockingIOError:
+            if monotonic() > until:
+                raise _silent(OSError("it keeps a lock")) from None
+            sleep(0.002)
 
 
 def _open(path: str) -> int:
@@ -131,10 +157,12 @@ def _give(server: socket, network: Network) -> None:
     try:
         sockets += [_bind(pool.gateway, kind) for pool in network.pools for kind in (SOCK_DGRAM, SOCK_STREAM)]
         config = _configure(network, [one.getsockname()[1] for one in sockets])
-        flock(config, LOCK_EX)
-        packed = b"".join(number.to_bytes(4, "little") for number in (config, *(one.fileno() for one in sockets)))
-        server.sendmsg([network.name.encode()], [(SOL_SOCKET, SCM_RIGHTS, packed)])
-        os.close(config)
+        try:
+            _wait_for(config)
+            packed = b"".join(number.to_bytes(4, "little") for number in (config, *(one.fileno() for one in sockets)))
+            server.sendmsg([network.name.encode()], [(SOL_SOCKET, SCM_RIGHTS, packed)])
+        finally:
+            os.close(config)
     except OSError as error:
         raise _silent(error) from None
     finally:
