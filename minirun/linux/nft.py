@@ -22,9 +22,10 @@ NFNL_SUBSYS_NFTABLES = 10
 FAMILIES = {"inet": 1, "ip": 2, "netdev": 5, "bridge": 7, "ip6": 10}  # NFPROTO_*
 NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 0x10, 0x11
 NFT_MSG_DELTABLE, NFT_MSG_GETCHAIN = 2, 4
-NFT_MSG_NEWSETELEM, NFT_MSG_GETSETELEM, NFT_MSG_DELSETELEM = 12, 13, 14
+NFT_MSG_DELRULE, NFT_MSG_NEWSETELEM, NFT_MSG_GETSETELEM, NFT_MSG_DELSETELEM = 8, 12, 13, 14
 NFTA_TABLE_NAME = NFTA_LIST_ELEM = NFTA_DATA_VALUE = NFTA_VERDICT_CODE = 1
 NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY, NFTA_CHAIN_USE = 1, 3, 4, 5, 6
+NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_HANDLE = 1, 2, 3
 NFTA_HOOK_HOOKNUM, NF_INET_LOCAL_IN, NF_INET_FORWARD = 1, 1, 2
 NFTA_SET_ELEM_LIST_TABLE, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_ELEMENTS = 1, 2, 3
 NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_USERDATA, NFTA_SET_ELEM_KEY_END = 1, 2, 6, 10
@@ -116,7 +117,7 @@ class Table:
         for family in self.families:
             try:
                 name = attribute(NFTA_TABLE_NAME, self.name)
-                self._commit([_message(NFT_MSG_DELTABLE, 0, family, name, self.name)])
+                _commit([_message(NFT_MSG_DELTABLE, 0, family, name, self.name)])
             except FileNotFoundError:
                 pass
 
@@ -139,7 +140,7 @@ class Table:
 
         An element that is there already with the same data is no error.
         """
-        self._commit([self._message(NFT_MSG_NEWSETELEM, NLM_F_CREATE, element) for element in elements])
+        _commit([self._message(NFT_MSG_NEWSETELEM, NLM_F_CREATE, element) for element in elements])
 
     def delete(self, elements: Sequence[Element], own: bool = False) -> None:
         """Take away those that are there with this very comment; one that has another's comment is another's.
@@ -148,11 +149,11 @@ class Table:
         """
         mine = elements if own else [element for element in elements if self.comment(element) == element.comment]
         try:
-            self._commit([self._message(NFT_MSG_DELSETELEM, 0, element) for element in mine])
+            _commit([self._message(NFT_MSG_DELSETELEM, 0, element) for element in mine])
         except FileNotFoundError:  # gone since we looked, all with their table or some alone
             for element in mine:
                 try:
-                    self._commit([self._message(NFT_MSG_DELSETELEM, 0, element)])
+                    _commit([self._message(NFT_MSG_DELSETELEM, 0, element)])
                 except FileNotFoundError:
                     continue
 
@@ -196,17 +197,9 @@ class Table:
             for first, last, _ in found:
                 if (name, first, last) not in keep:
                     try:
-                        self._commit([self._packed_message(NFT_MSG_DELSETELEM, 0, name, first, last)])
+                        _commit([self._packed_message(NFT_MSG_DELSETELEM, 0, name, first, last)])
                     except FileNotFoundError:
                         continue
-
-    def _commit(self, messages: list[Message]) -> None:
-        if not messages:
-            return
-        envelope = bytes([AF_UNSPEC, 0]) + NFNL_SUBSYS_NFTABLES.to_bytes(2, "big")
-        begin, end = Message(NFNL_MSG_BATCH_BEGIN, 0, envelope), Message(NFNL_MSG_BATCH_END, 0, envelope)
-        with netlink.shared(syscalls.NETLINK_NETFILTER) as socket:
-            socket.transaction(begin, messages, end)
 
     def _message(self, kind: int, flags: int, element: Element) -> Message:
         _, key_types, data_types = self.sets[element.set]
@@ -244,6 +237,15 @@ class Chain:
         self.hook = -1 if hook is None else int.from_bytes(hook, "big")
         self.drops = found.get(NFTA_CHAIN_POLICY) == NF_DROP.to_bytes(4, "big")
         self.use = int.from_bytes(found.get(NFTA_CHAIN_USE, b""), "big")
+
+
+def delete_rule(family: str, table: str, chain: str, handle: int) -> None:
+    """Delete one rule of anybody's chain; absent is fine. Raises OSError: EPERM, if the table has an owner."""
+    where = attribute(NFTA_RULE_TABLE, table) + attribute(NFTA_RULE_CHAIN, chain)
+    try:
+        _commit([_message(NFT_MSG_DELRULE, 0, family, where + attribute(NFTA_RULE_HANDLE, handle.to_bytes(8, "big")))])
+    except FileNotFoundError:
+        pass
 
 
 def chains() -> list[Chain]:
@@ -292,6 +294,15 @@ def _details(types: str, element: Element) -> list[bytes]:
 
 def _message(kind: int, flags: int, family: str, body: bytes, about: str = "") -> Message:
     return Message(NFNL_SUBSYS_NFTABLES << 8 | kind, flags, bytes([FAMILIES[family], 0, 0, 0]) + body, about)
+
+
+def _commit(messages: list[Message]) -> None:
+    if not messages:
+        return
+    envelope = bytes([AF_UNSPEC, 0]) + NFNL_SUBSYS_NFTABLES.to_bytes(2, "big")
+    begin, end = Message(NFNL_MSG_BATCH_BEGIN, 0, envelope), Message(NFNL_MSG_BATCH_END, 0, envelope)
+    with netlink.shared(syscalls.NETLINK_NETFILTER) as socket:
+        socket.transaction(begin, messages, end)
 
 
 def _elements(reply: bytes) -> list[tuple[bytes, bytes, str]]:

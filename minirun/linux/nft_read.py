@@ -10,7 +10,7 @@ from minirun.linux import netlink, nft, syscalls
 from minirun.linux.netlink import NLM_F_DUMP, Message, attribute, attributes
 
 NFT_MSG_GETRULE, NFT_MSG_GETSET = 7, 10
-NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_HANDLE, NFTA_RULE_EXPRESSIONS, NFTA_RULE_USERDATA = 1, 2, 3, 4, 7
+NFTA_RULE_EXPRESSIONS, NFTA_RULE_USERDATA = 4, 7
 NFTA_SET_TABLE, NFTA_SET_NAME, NFTA_SET_FLAGS, NFTA_SET_KEY_LEN, NFTA_SET_ELEM_FLAGS = 1, 2, 3, 5, 3
 NFTA_EXPR_NAME, NFTA_EXPR_DATA = 1, 2
 NFTNL_UDATA_RULE_COMMENT = 0  # libnftnl's: bytes (type, length, text with its NUL)
@@ -23,7 +23,7 @@ class Rule:
 
     def __init__(self, body: bytes) -> None:
         found = dict(attributes(body, 4))
-        self.handle = int.from_bytes(found.get(NFTA_RULE_HANDLE, b""), "big")
+        self.handle = int.from_bytes(found.get(nft.NFTA_RULE_HANDLE, b""), "big")
         self.expressions = []
         for _, element in attributes(found.get(NFTA_RULE_EXPRESSIONS, b"")):
             expression = dict(attributes(element))
@@ -35,7 +35,7 @@ class Rule:
 
 def rules(family: str, table: str, chain: str) -> list[Rule]:
     """The rules of a chain, in their order; none if there is no such chain."""
-    where = attribute(NFTA_RULE_TABLE, table) + attribute(NFTA_RULE_CHAIN, chain)
+    where = attribute(nft.NFTA_RULE_TABLE, table) + attribute(nft.NFTA_RULE_CHAIN, chain)
     return [Rule(reply) for reply in _ask(NFT_MSG_GETRULE, NLM_F_DUMP, family, where)]
 
 

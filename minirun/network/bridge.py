@@ -117,19 +117,25 @@ def inspect(name: str) -> dict[str, Any]:
 
 
 def remove(name: str) -> None:
-    """Remove a network that no container uses: its elements, its bridge, its files. Raises NotFound, Conflict."""
+    """Remove a network that no container uses: its elements, its bridge, its files. Raises NotFound, Conflict.
+
+    Other firewalls are closed first, and what says that they were opened goes last: if we are killed in between, the
+    next command finds either a network, or that there is something to be closed (``gate.open_again``).
+    """
     from minirun.network.nameserver import start
 
     with networks.Lock():
         network = _existing(name)
         ipam.close(name)
+        if networks.ALLOW_FORWARD in network.options:
+            from minirun.network.foreign import opening
+
+            opening.close_all(name)
         start.forget(name)
         member.remove(network)
         errors = step.undo_all(all_steps(network))
         if networks.ALLOW_FORWARD in network.options:
-            from minirun.network.foreign import opening
-
-            opening.close_all(network)
+            opening.unwatch(name)
     if errors:
         raise errors[0]
 

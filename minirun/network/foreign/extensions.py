@@ -66,6 +66,11 @@ def comment(info: bytes) -> str:
     return info.split(b"\0", 1)[0].decode(errors="replace")
 
 
+def port(info: bytes) -> int:
+    """The first destination port of ``-m tcp`` or ``-m udp``; 0 if there is no such match."""
+    return _number(info, 4, 2)
+
+
 def _conntrack(info: bytes, revision: int, flow: Flow) -> int:
     """struct xt_conntrack_mtinfo1 to 3: only its states are looked at."""
     asked, inverted = _number(info, 146, 2), _number(info, 148, 2)

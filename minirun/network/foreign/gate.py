@@ -55,13 +55,24 @@ def remember(network: Network) -> None:
 
 
 def open_again() -> list[str]:
-    """Open for every network that was opened before what is closed now; a line for each that could not be."""
+    """Open for every network that was opened before what is closed now; a line for each that could not be.
+
+    What is left of one whose removal was killed is closed. Neither while networks are made or removed: a network that
+    is being removed must not be opened once more.
+    """
     problems = []
     for name in store.entries(f"{store.state}/forward"):
         try:
             network = networks.load(name)
-            if network and (stops := look.everything(network)):
-                opening.open_for(network, stops)
+            if network and not look.everything(network):
+                continue
+            with networks.Lock():
+                network = networks.load(name)
+                if network is None:
+                    opening.close_all(name)
+                    opening.unwatch(name)
+                elif stops := look.everything(network):
+                    opening.open_for(network, stops)
         except (MinirunError, OSError) as error:
             problems.append(f"network {name}: {error}")
     return problems

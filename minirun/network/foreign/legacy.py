@@ -64,13 +64,15 @@ class Table:
         return self._verdict(self._policies[HOOKS[chain]])[0]
 
     def tags(self, chain: str, comment: str) -> Iterator[str]:
-        """Of each rule with this comment in a chain: its protocol, or ``i`` if it names an input device, else ``o``."""
+        """Of each rule with this comment in a chain: ``udp 53``, or ``i`` if it names an input device, else ``o``."""
         names = {number: name for name, number in nft.PROTOCOLS.items()}
         for at in self._entries(self._begin(chain)):
-            comments = [extensions.comment(data) for name, _, data in self._matches(at) if name == "comment"]
-            if comment in comments:
+            matches = {name: data for name, _, data in self._matches(at)}
+            if "comment" in matches and extensions.comment(matches["comment"]) == comment:
                 number = int.from_bytes(self._blob[at + self._layout.protocol :][:2], sys.byteorder)
-                yield names.get(number, "i" if self._blob[at + self._layout.devices] else "o")
+                side = "i" if self._blob[at + self._layout.devices] else "o"
+                protocol = names.get(number, "")
+                yield f"{protocol} {extensions.port(matches.get(protocol, b''))}" if protocol else side
 
     def jumps_first(self, chain: str, target: str) -> bool:
         """Whether the first rule of a built-in chain sends every packet through the chain ``target``."""

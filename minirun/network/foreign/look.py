@@ -60,7 +60,7 @@ def names(network: Network) -> list[Stop]:
     """The chains that stop what containers ask the name server at the gateway's address."""
     flows = []
     for pool in network.pools:
-        protocol, port = name_ports(network)[0]  # by UDP; TCP is for long answers
+        protocol, port = _name_port(network, pool)
         flow = _flow(NAMES, network, pool, _bridge(network), LOCALHOST)
         flow.destination = (netlink.packed_address(pool.gateway), pool.subnet.bits)
         flow.protocol, flow.port, flow.dnat = nft.PROTOCOLS[protocol], int(port), port != NAME_PORT
@@ -74,9 +74,16 @@ def everything(network: Network, ports: Sequence[tuple[str, int]] = ()) -> list[
 
 
 def name_ports(network: Network) -> list[list[str]]:
-    """[protocol, port] by which the name server is reached; elements of our table lead from port 53 to any other."""
-    found = {key[1]: data[1] for _, key, data in nameservice.elements(network.name)}
-    return [[protocol, found.get(protocol, NAME_PORT)] for protocol in ("udp", "tcp")]
+    """Each [protocol, port] by which the name server is reached: 53, or where elements of our table lead from there."""
+    found = [[key[1], data[1]] for _, key, data in nameservice.elements(network.name)]
+    found = found or [["udp", NAME_PORT], ["tcp", NAME_PORT]]
+    return [pair for at, pair in enumerate(found) if pair not in found[:at]]
+
+
+def _name_port(network: Network, pool: Pool) -> tuple[str, str]:
+    """Protocol and port at one gateway: UDP, since TCP is for long answers."""
+    found = [data[1] for _, key, data in nameservice.elements(network.name) if key[:2] == [pool.gateway, "udp"]]
+    return "udp", (found or [NAME_PORT])[0]
 
 
 def sentence(stops: Sequence[Stop], name: str) -> str:

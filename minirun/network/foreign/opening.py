@@ -3,8 +3,8 @@
 Two rules, first in the chain: accept what comes from the bridge, accept what goes to it; who may talk to whom is still
 decided by our own table. Or, in a chain that stands before the host itself: accept questions for the name server. They
 are put there by the program whose chain it is, so that its own listing shows them, and bear the name of the network as
-their comment. Nothing is saved to disk: the firewall's own reload may take them away, and the next command puts them
-back.
+their comment, by which ``own`` finds them. Nothing is saved to disk: the firewall's own reload may take them away, and
+the next command puts them back. For which networks is noted in ``<state>/forward``, until nothing is left to close.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import os
 from minirun import store
 from minirun.errors import Conflict, MinirunError
 from minirun.linux import nft, nft_read
-from minirun.linux.netlink import attributes
 from minirun.network import helper, nat
-from minirun.network.foreign import extensions, legacy, look
+from minirun.network.foreign import legacy, look
 from minirun.network.foreign.nftables import verdict
+from minirun.network.foreign.own import Place
 from minirun.network.foreign.walk import JUMP
 from minirun.network.network import comment
 from minirun.step import Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from minirun.network.foreign.look import Stop
     from minirun.network.network import Network
@@ -37,8 +37,7 @@ _PROGRAMS = {  # (family, legacy): the program, and the name that it has where o
     ("ip", True): ("iptables-legacy", "iptables"),
     ("ip6", True): ("ip6tables-legacy", "ip6tables"),
 }
-_INPUT_KEYS = (6, 17)  # NFT_META_IIFNAME, NFT_META_BRI_IIFNAME
-_PROTOCOLS = {bytes([number]): name for name, number in nft.PROTOCOLS.items()}
+_SIDES = ("i", "o")
 _HOOKS = ((nft.NF_INET_FORWARD, "FORWARD"), (nft.NF_INET_LOCAL_IN, "INPUT"))
 
 
@@ -59,56 +58,43 @@ class Opening(Step):
     asked: list[list[str]]
 
     def sh(self) -> str:
-        return "\n".join(" ".join(_quoted(word) for word in words) for words in self._commands("-I").values())
+        return "\n".join(" ".join(_quoted(word) for word in words) for words in self._commands().values())
 
     def do(self) -> None:
         watch(self.network)
-        present = set(self._present())
-        for tag, words in self._commands("-I").items():
+        place, commands = self._place(), self._commands()
+        present = place.tags()
+        for tag, words in commands.items():
             if tag not in present:
                 helper.run(words, "nftables" if self.program == NFT else "iptables")
+        if self.asked:
+            place.remove((*commands, *_SIDES))  # the name server's former port
 
     def undo(self) -> None:
-        if self.program == NFT:
-            for rule in nft_read.rules(self.family, self.table, self.chain):
-                if rule.comment == comment(self.network):
-                    where = [self.family, self.table, self.chain, "handle", str(rule.handle)]
-                    helper.run([NFT, "delete", "rule", *where], "nftables")
-            return
-        present = list(self._present())
-        for tag, words in self._commands("-D").items():
-            for _ in range(present.count(tag)):
-                helper.run(words, "iptables")
+        self._place().remove()
 
-    def _commands(self, verb: str) -> dict[str, list[str]]:
-        """The commands that put the rules first in the chain, or delete them (``-D``, of iptables only), by a tag."""
+    def _commands(self) -> dict[str, list[str]]:
+        """The commands that put the rules first in the chain, by their tags (``Place.tags``)."""
         label, is_nft = comment(self.network), self.program == NFT
         if is_nft:
             head = [NFT, "insert", "rule", self.family, self.table, self.chain]
             tail = ["accept", "comment", f'"{label}"']
         else:
-            head = [self.program, "-w", verb, self.chain]
+            head = [self.program, "-w", "-I", self.chain]
             tail = ["-m", "comment", "--comment", label, "-j", "ACCEPT"]
         key = "brname" if self.family == "bridge" else "ifname"
         matches: dict[str, list[str]] = {}
-        for side in "i" if self.asked else "io":
+        for side in "i" if self.asked else _SIDES:
             matches[side] = [f"meta {side}{key}", f'"{self.bridge}"'] if is_nft else [f"-{side}", self.bridge]
         if self.asked:
             device = matches.pop("i")
             for protocol, port in self.asked:
                 service = [protocol, "dport", port] if is_nft else ["-p", protocol, "--dport", port]
-                matches[protocol] = device + service
+                matches[f"{protocol} {port}"] = device + service
         return {tag: [*head, *match, *tail] for tag, match in matches.items()}
 
-    def _present(self) -> Iterator[str]:
-        """The tag of each rule of ours that is in the chain already."""
-        if self.program.endswith("legacy"):
-            yield from legacy.Table(4 if self.family == "ip" else 6).tags(self.chain, comment(self.network))
-            return
-        for rule in nft_read.rules(self.family, self.table, self.chain):
-            words = {rule.comment, *(_comment_of(*expression) for expression in rule.expressions)}
-            if comment(self.network) in words:
-                yield _tag(rule)
+    def _place(self) -> Place:
+        return Place(self.program, self.family, self.table, self.chain, comment(self.network))
 
 
 def watch(network: str) -> None:
@@ -135,24 +121,26 @@ def open_for(network: Network, stops: Sequence[Stop], ports: Sequence[tuple[str,
     return steps
 
 
-def close_all(network: Network) -> None:
-    """Take away our rules for a network from whatever chain they are in."""
-    try:
-        os.unlink(f"{store.state}/forward/{network.name}")
-    except FileNotFoundError:
-        pass
+def close_all(name: str) -> None:
+    """Take away our rules for the network of that name from whatever chain they are in; it may be gone itself."""
     for hook, built_in in _HOOKS:
-        asked = look.name_ports(network) if built_in == "INPUT" else []
-        places: set[tuple[str, str, str, str]] = set()
+        places = set()
         for chain in nft.foreign_chains(nat.TABLE.name, hook):
-            for name in (chain.name, DOCKER):
-                places.add((*_program(chain.family, chain.table, chain.name, False), name))
+            places |= {("", chain.family, chain.table, chain.name), ("", chain.family, chain.table, DOCKER)}
         for family, path in nat.LEGACY_NAMES.items():
             if legacy.FILTER in (store.read(path) or "").split():
                 program = _program("ip" if family == 4 else "ip6", legacy.FILTER, built_in, True)
                 places |= {(*program, built_in), (*program, DOCKER)}
         for place in places:
-            Opening(network.name, network.bridge, *place, asked).undo()
+            Place(*place, comment(name)).remove()
+
+
+def unwatch(name: str) -> None:
+    """The network is gone, and with it our rules: no command looks for them any more."""
+    try:
+        os.unlink(f"{store.state}/forward/{name}")
+    except FileNotFoundError:
+        pass
 
 
 def owners_way(stop: Stop, bridge: str) -> str:
@@ -171,16 +159,6 @@ def _place(stop: Stop) -> tuple[str, str, str, str]:
 
 def _asked(network: Network, stop: Stop) -> list[list[str]]:
     return look.name_ports(network) if look.NAMES in stop.what else []
-
-
-def _tag(rule: nft_read.Rule) -> str:
-    """Which of the rules of an ``Opening`` it is: by its protocol, else by its side."""
-    for name, found in rule.expressions:
-        value = dict(attributes(found.get(3, b""))).get(nft.NFTA_DATA_VALUE, b"") if name == "cmp" else b""
-        if value in _PROTOCOLS:
-            return _PROTOCOLS[value]
-    keys = [int.from_bytes(found.get(2, b""), "big") for name, found in rule.expressions if name == "meta"]
-    return "i" if any(key in _INPUT_KEYS for key in keys) else "o"
 
 
 def _program(family: str, table: str, chain: str, old: bool) -> tuple[str, str, str]:
@@ -203,10 +181,6 @@ def _docker_comes_first(stop: Stop, program: str) -> bool:
     first = nft_read.rules(stop.family, stop.table, stop.chain)[:1]
     words = [expression for rule in first for expression in rule.expressions if expression[0] != "counter"]
     return [name for name, _ in words] == ["immediate"] and verdict(words[0][1][2]) == (JUMP, DOCKER)
-
-
-def _comment_of(name: str, found: dict[int, bytes]) -> str:
-    return extensions.comment(found.get(3, b"")) if name == "match" and nft_read.text(found[1]) == "comment" else ""
 
 
 def _quoted(word: str) -> str:
