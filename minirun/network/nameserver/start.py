@@ -155,7 +155,8 @@ def _give(server: socket, network: Network) -> None:
     """Give the server all that it needs for one network."""
     sockets: list[socket] = []
     try:
-        sockets += [_bind(pool.gateway, kind) for pool in network.pools for kind in (SOCK_DGRAM, SOCK_STREAM)]
+        for pool in network.pools:
+            sockets += _pair(pool.gateway, _former(network.name, pool.gateway))
         config = _configure(network, [one.getsockname()[1] for one in sockets])
         try:
             _wait_for(config)
@@ -168,6 +169,11 @@ def _give(server: socket, network: Network) -> None:
     finally:
         for one in sockets:
             one.close()
+
+
+def _former(network: str, gateway: str) -> list[int]:
+    """The port at a gateway that a former server had: what was opened for it in other firewalls is open."""
+    return [int(data[1]) for _, key, data in nameservice.elements(network) if key[:2] == [gateway, "udp"]]
 
 
 def forget(network: str) -> None:
@@ -198,8 +204,18 @@ def _configure(network: Network, ports: Sequence[int]) -> int:
     return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
-def _bind(address: str, kind: int) -> socket:
-    """A socket on port 53 of this address or, if another server of the host has that port, on any."""
+def _pair(gateway: str, former: list[int]) -> list[socket]:
+    """The sockets of UDP and TCP at a gateway, on the same port if both are free there."""
+    first = _bind(gateway, SOCK_DGRAM, [PORT, *former, 0])
+    try:
+        return [first, _bind(gateway, SOCK_STREAM, [PORT, first.getsockname()[1], 0])]
+    except BaseException:
+        first.close()
+        raise
+
+
+def _bind(address: str, kind: int, ports: Sequence[int]) -> socket:
+    """A socket on the first of these ports of the address that no other server of the host has; 0 is any."""
     family, level, option = (
         (AF_INET6, IPPROTO_IPV6, IPV6_FREEBIND) if ":" in address else (AF_INET, IPPROTO_IP, IP_FREEBIND)
     )
@@ -210,12 +226,13 @@ def _bind(address: str, kind: int) -> socket:
             made.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 1)
         if kind == SOCK_STREAM:  # connections of a former server may not have faded yet
             made.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
-        try:
-            made.bind((address, PORT))
-        except OSError as error:
-            if error.errno != EADDRINUSE:
-                raise
-            made.bind((address, 0))
+        for port in ports:
+            try:
+                made.bind((address, port))
+                break
+            except OSError as error:
+                if error.errno != EADDRINUSE or not port:
+                    raise
         if kind == SOCK_STREAM:
             made.listen(_BACKLOG)
     except BaseException:
