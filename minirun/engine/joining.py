@@ -55,6 +55,7 @@ def decide(options: RunOptions) -> Joined | None:
     if mode == "host":
         options.network = "host"
         return None
+    must_be_named(container, record, flag)
     options.joined = container.id
     return Joined(container, record)
 
@@ -73,6 +74,15 @@ def is_running(container: Container) -> bool:
     """Whether a container has begun and not ended. Whoever cleans up after it, begins after this has become false."""
     # In this order: of a container that vanishes, state.json goes before exit does.
     return not os.path.exists(f"{container.home}/exit") and os.path.exists(f"{container.live}/state.json")
+
+
+def must_be_named(container: Container, record: dict[str, Any], what: str) -> None:
+    """Raises Conflict if the name of a running container's network namespace was removed: nobody else gets in then."""
+    name, state = record["Name"], container.state()
+    if state is None or os.path.exists(netns.netns_path(name)) or not is_running(container):
+        return
+    why = f"its network namespace lost its name, {netns.netns_path(name)}"
+    raise Conflict(what, why, f"give it back with: ip netns attach {name} {state['pid']}")
 
 
 def make_folder(live: str) -> None:

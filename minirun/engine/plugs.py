@@ -203,6 +203,7 @@ def _begin(container: Container, hold: Hold) -> dict[str, Any]:
     if mode.startswith("container:"):
         owner = mode.removeprefix("container:")[:12]
         raise Conflict(f"container {name}", f"its network is that of container {owner}", f"name that one: {owner}")
+    joining.must_be_named(container, record, f"container {name}")
     if hold.stale:
         _sweep(container)
         settle(container, record)

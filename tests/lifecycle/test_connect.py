@@ -446,3 +446,24 @@ def test_a_cable_that_somebody_took_is_named_and_mended(host: Machine) -> None:
     assert sorted(consistent(host, "web")) == sorted(before)
     assert addresses(host, "web") == held
     assert ask(host.outside, host.address, 8080) == "hello"
+
+
+def test_a_namespace_that_lost_its_name_is_said_and_gets_it_back(host: Machine) -> None:
+    host.out("run", "-d", "--name", "web", "--net", "dual", *SLEEP)
+    host.run(["ip", "netns", "del", "web"])
+    pid = host.inspect("web")["State"]["Pid"]
+    said = f"its network namespace lost its name, /run/netns/web; give it back with: ip netns attach web {pid}\n"
+    for words, what in (
+        (("network", "connect", "four", "web"), "container web"),
+        (("network", "disconnect", "dual", "web"), "container web"),
+        (("run", "--rm", "--net", "container:web", *SLEEP), "--net container:web"),
+        (("explain", "run", "--net", "container:web", *SLEEP), "--net container:web"),
+    ):
+        assert host.refused(*words) == f"minirun: {what}: {said}"
+    assert len(host.out("ps", "-aq").split()) == 1
+    host.run(["ip", "netns", "attach", "web", str(pid)])
+    connect(host, "four", "web")
+    disconnect(host, "dual", "web")
+    assert consistent(host, "web") == ["four"]
+    host.run(["ip", "netns", "del", "web"])
+    host.minirun("rm", "-f", "web")
