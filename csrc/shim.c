@@ -276,7 +276,8 @@ int mr_remove_tree(int directory, const char *name)
 }
 
 /* Starts a program that outlives us; its pid. Standard streams are ours with `keep_stdio`, else /dev/null, and no
- * signal of our terminal reaches it. vfork, since posix_spawn resets 64 signals one by one, and fork would copy Python's page tables. */
+ * signal of our terminal reaches it. vfork, since posix_spawn resets 64 signals one by one, and fork would copy
+ * Python's page tables. */
 int mr_run_detached(char *const argv[], char *const envp[], int keep_stdio)
 {
 	volatile int failure = 0;

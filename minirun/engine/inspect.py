@@ -9,6 +9,7 @@ from minirun.linux import cgroup, netlink
 from minirun.network import addresses
 from minirun.network.addresses import IPV4, IPV6
 from minirun.network.endpoint import Endpoint
+from minirun.network.netns import netns_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def _network(container: Container, record: dict[str, Any], alive: bool) -> dict[
     return {
         "Bridge": endpoints[0].bridge if endpoints else "",
         "SandboxID": container.id if alive else "",
-        "SandboxKey": f"/run/netns/{record['Name']}" if alive and record["NetworkMode"] != "host" else "",
+        "SandboxKey": netns_path(record["Name"]) if alive and record["NetworkMode"] != "host" else "",
         "Ports": {**dict.fromkeys(record["ExposedPorts"]), **bindings(published(record))} if alive else {},
         **first,
         "Networks": {endpoint.network: _endpoint(endpoint) for endpoint in endpoints},

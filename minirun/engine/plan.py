@@ -15,6 +15,7 @@ from minirun.engine.record import Container
 from minirun.errors import NotFound, UsageError
 from minirun.linux import cgroup, seccomp
 from minirun.network import attach, names
+from minirun.network.netns import netns_path
 from minirun.runtime import init_ops, namespaces, resources
 from minirun.runtime.process import Spawn
 
@@ -61,7 +62,7 @@ def make(
     for source, _, _ in options.volumes:
         if not os.path.exists(source):
             raise NotFound(f"-v {source}", "no such file or directory on this machine", f"mkdir -p {source}")
-    netns = None if options.network == "host" else f"/run/netns/{name}"
+    netns = None if options.network == "host" else netns_path(name)
     cgroup_path = f"{cgroup.parent}/{container.id}"
     files = joined.container.live if joined else container.live
     config = spec.config(container.id, image.config, options, user, files, netns, f"/{cgroup_path}")

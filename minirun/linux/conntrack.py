@@ -15,25 +15,23 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_DELETE = 1, 1, 2
-CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_ID, CTA_ZONE, CTA_FILTER = 1, 2, 12, 18, 25
-CTA_TUPLE_IP = CTA_IP_V4_SRC = CTA_PROTO_NUM = CTA_FILTER_ORIG_FLAGS = 1
-CTA_TUPLE_PROTO, CTA_IP_V4_DST, CTA_IP_V6_SRC, CTA_IP_V6_DST, CTA_PROTO_DST_PORT = 2, 2, 3, 4, 3
+CTA_TUPLE_ORIG, CTA_ID, CTA_ZONE, CTA_FILTER = 1, 12, 18, 25
+CTA_TUPLE_IP = CTA_PROTO_NUM = CTA_FILTER_ORIG_FLAGS = 1
+CTA_TUPLE_PROTO, CTA_IP_V4_DST, CTA_IP_V6_DST, CTA_PROTO_DST_PORT = 2, 2, 4, 3
 CTA_FILTER_F_CTA_PROTO_NUM, CTA_FILTER_F_CTA_PROTO_DST_PORT = 1 << 3, 1 << 5  # nf_internals.h; Linux 5.8
 _BATCH = 256  # deletions in one write
 
 
 class Flow:
-    """A flow: where its first packet wanted to go, and who answers (another address, if it was translated)."""
+    """A flow, by where its first packet wanted to go."""
 
-    __slots__ = ("answerer", "destination", "identity", "port")
+    __slots__ = ("destination", "identity", "port")
 
     def __init__(self, body: bytes) -> None:
         found = dict(attributes(body, 4))
-        original, reply = (dict(attributes(found[kind])) for kind in (CTA_TUPLE_ORIG, CTA_TUPLE_REPLY))
+        original = dict(attributes(found[CTA_TUPLE_ORIG]))
         addresses, ends = dict(attributes(original[CTA_TUPLE_IP])), dict(attributes(original[CTA_TUPLE_PROTO]))
         self.destination = addresses.get(CTA_IP_V4_DST) or addresses.get(CTA_IP_V6_DST, b"")
-        addresses = dict(attributes(reply[CTA_TUPLE_IP]))
-        self.answerer = addresses.get(CTA_IP_V4_SRC) or addresses.get(CTA_IP_V6_SRC, b"")
         self.port = int.from_bytes(ends.get(CTA_PROTO_DST_PORT, b""), "big")
         # By its number too: a flow that came since with the same addresses and ports is another one.
         kept = [nested(CTA_TUPLE_ORIG, found[CTA_TUPLE_ORIG]), attribute(CTA_ID, found[CTA_ID])]

@@ -56,9 +56,8 @@ def _move(here: Socket, there: Socket, netns: int, name: str, new_name: str) -> 
 
 def _addresses(socket: Socket, index: int) -> list[bytes]:
     """The permanent addresses of global scope, as the kernel tells them."""
-    question = Message(netlink.RTM_GETADDR, netlink.NLM_F_DUMP, netlink.address_header.pack(0, 0, 0, 0, 0), "addresses")
     found = []
-    for body in socket.ask(question):
+    for body in socket.ask(netlink.get_addresses()):
         _, _, flags, scope, owner = netlink.address_header.unpack_from(body)
         if owner == index and scope == netlink.RT_SCOPE_UNIVERSE and flags & _IFA_F_PERMANENT:
             found.append(body)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from _struct import Struct
+from errno import ENODEV
 
 from minirun.linux import syscalls
 
@@ -95,6 +96,11 @@ def attributes(data: bytes, start: int = 0) -> Iterator[tuple[int, bytes]]:
         length, kind = _attribute.unpack_from(data, start)
         yield kind & NLA_TYPE_MASK, data[start + 4 : start + length]
         start += max(4, (length + 3) & ~3)
+
+
+def text(value: bytes) -> str:
+    """A name as the kernel packs it."""
+    return value.rstrip(b"\0").decode(errors="replace")
 
 
 _shared: dict[tuple[int, str | None], Socket] = {}
@@ -354,9 +360,7 @@ def _address_message(kind: int, flags: int, index: int, address: str, prefix: in
     if family == AF_INET and kind == RTM_NEWADDR and prefix < 31:
         broadcast = int.from_bytes(packed, "big") | (1 << (32 - prefix)) - 1
         body += attribute(IFA_BROADCAST, broadcast.to_bytes(4, "big"))
-    if (
-        family == AF_INET6 and kind == RTM_NEWADDR
-    ):  # it is leased: to look for a second holder costs a second (RFC 4862)
+    if family == AF_INET6 and kind == RTM_NEWADDR:  # leased: to look for a second holder costs a second (RFC 4862)
         body += attribute(IFA_FLAGS, IFA_F_NODAD)
     return Message(kind, flags, body, f"{address}/{prefix}")
 
@@ -399,20 +403,6 @@ def add_route(index: int, route: dict[str, Any]) -> Message:
     return Message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, body, f"route to {route['dst']}")
 
 
-def interface_addresses(socket: Socket) -> list[tuple[int, str]]:
-    """Every address of a namespace: (index of the link, address with prefix length, as an interface has it)."""
-    from _socket import inet_ntop
-
-    question = Message(RTM_GETADDR, NLM_F_DUMP, address_header.pack(AF_UNSPEC, 0, 0, 0, 0), "addresses")
-    found = []
-    for body in socket.ask(question):
-        family, prefix, _, _, index = address_header.unpack_from(body)
-        told = dict(attributes(body, address_header.size))
-        if family in (AF_INET, AF_INET6):
-            found.append((index, f"{inet_ntop(family, told.get(IFA_LOCAL) or told[IFA_ADDRESS])}/{prefix}"))
-    return found
-
-
 def stay(port: int, mac: str) -> Message:
     """``bridge fdb replace MAC dev PORT master static sticky``: a bridge finds MAC there, whoever uses it elsewhere."""
     body = _neighbour.pack(AF_BRIDGE, port, NUD_NOARP, NTF_MASTER | NTF_STICKY) + attribute(NDA_LLADDR, packed_mac(mac))
@@ -448,10 +438,10 @@ class Link:
         found = dict(attributes(body, link_header.size))
         info = dict(attributes(found.get(IFLA_LINKINFO, b"")))
         inet = dict(attributes(dict(attributes(found.get(IFLA_AF_SPEC, b""))).get(AF_INET, b"")))
-        self.name = _text(found[IFLA_IFNAME])
+        self.name = text(found[IFLA_IFNAME])
         self.mac = found.get(IFLA_ADDRESS, b"").hex(":")
-        self.alias = _text(found.get(IFLA_IFALIAS, b""))
-        self.kind = _text(info.get(IFLA_INFO_KIND, b""))
+        self.alias = text(found.get(IFLA_IFALIAS, b""))
+        self.kind = text(info.get(IFLA_INFO_KIND, b""))
         self.master = int.from_bytes(found.get(IFLA_MASTER, b""), "little")
         self.mtu = int.from_bytes(found.get(IFLA_MTU, b""), "little")
         devconf = inet.get(IFLA_INET_CONF, b"")[4 * (IPV4_DEVCONF_TAG - 1) :][:4]
@@ -459,17 +449,21 @@ class Link:
 
 
 class Address:
-    """What RTM_GETADDR told about an address: its link's index, and ``text``, such as ``10.201.0.1/20``."""
+    """What RTM_GETADDR told about an address: its link's index, and ``interface``, such as ``10.201.0.1/20``.
 
-    __slots__ = ("index", "text")
+    ``text`` is the address alone; "" if it is neither of IPv4 nor of IPv6.
+    """
+
+    __slots__ = ("index", "interface", "text")
 
     def __init__(self, body: bytes) -> None:
-        family, prefix, _, _, self.index = address_header.unpack_from(body)
-        found = dict(attributes(body, address_header.size))
-        packed = found.get(IFA_LOCAL) or found.get(IFA_ADDRESS, b"")
         from _socket import inet_ntop
 
-        self.text = f"{inet_ntop(family, packed)}/{prefix}"
+        family, prefix, _, _, self.index = address_header.unpack_from(body)
+        found = dict(attributes(body, address_header.size))
+        packed = found.get(IFA_LOCAL) or found.get(IFA_ADDRESS, b"")  # IPv6 has the first only with a peer
+        self.text = inet_ntop(family, packed) if family in (AF_INET, AF_INET6) else ""
+        self.interface = f"{self.text}/{prefix}"
 
 
 def find_link(socket: Socket, name: str) -> Link | None:
@@ -477,21 +471,15 @@ def find_link(socket: Socket, name: str) -> Link | None:
     try:
         return Link(socket.ask(get_link(name))[0])
     except OSError as error:
-        if error.errno == 19:  # ENODEV
+        if error.errno == ENODEV:
             return None
         raise
 
 
-def addresses(socket: Socket) -> list[str]:
-    """Every address of this host, as text."""
-    from _socket import inet_ntop
-
-    result = []
-    for body in socket.ask(Message(RTM_GETADDR, NLM_F_DUMP, address_header.pack(AF_UNSPEC, 0, 0, 0, 0), "addresses")):
-        found = dict(attributes(body, address_header.size))
-        packed = found.get(IFA_LOCAL) or found[IFA_ADDRESS]  # IPv6 has the first only with a peer
-        result.append(inet_ntop(AF_INET if len(packed) == 4 else AF_INET6, packed))
-    return result
+def addresses(socket: Socket) -> list[Address]:
+    """Every address of a namespace."""
+    found = [Address(body) for body in socket.ask(get_addresses())]
+    return [address for address in found if address.text]
 
 
 def traffic(body: bytes) -> tuple[int, int]:
@@ -519,7 +507,3 @@ class Route:
 def routes(socket: Socket, family: int = AF_INET) -> list[Route]:
     """Every route of a family, the kernel's own for local addresses included."""
     return [Route(body) for body in socket.ask(get_routes(family))]
-
-
-def _text(value: bytes) -> str:
-    return value.rstrip(b"\0").decode(errors="replace")

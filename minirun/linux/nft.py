@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from minirun.errors import InvalidDocument
 from minirun.linux import netlink, syscalls
-from minirun.linux.netlink import AF_UNSPEC, NLM_F_CREATE, NLM_F_DUMP, Message, attribute, attributes, nested
+from minirun.linux.netlink import AF_UNSPEC, NLM_F_CREATE, NLM_F_DUMP, Message, attribute, attributes, nested, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ class Chain:
     def __init__(self, body: bytes) -> None:
         found = dict(attributes(body, 4))
         self.family = next((name for name, number in FAMILIES.items() if number == body[0]), "")
-        self.table, self.name = _text(found[NFTA_CHAIN_TABLE]), _text(found[NFTA_CHAIN_NAME])
+        self.table, self.name = text(found[NFTA_CHAIN_TABLE]), text(found[NFTA_CHAIN_NAME])
         hook = dict(attributes(found.get(NFTA_CHAIN_HOOK, b""))).get(NFTA_HOOK_HOOKNUM)
         self.hook = -1 if hook is None else int.from_bytes(hook, "big")
         self.drops = found.get(NFTA_CHAIN_POLICY) == NF_DROP.to_bytes(4, "big")
@@ -316,7 +316,3 @@ def _elements(reply: bytes) -> list[tuple[bytes, bytes, str]]:
         known = data[:1] == bytes([NFTNL_UDATA_SET_ELEM_COMMENT])
         result.append((key, last, data[2 : 1 + data[1]].decode(errors="replace") if known else ""))
     return result
-
-
-def _text(value: bytes) -> str:
-    return value.rstrip(b"\0").decode(errors="replace")

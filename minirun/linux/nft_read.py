@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from minirun.linux import netlink, nft, syscalls
 from minirun.linux.netlink import NLM_F_DUMP, Message, attribute, attributes
+from minirun.linux.netlink import text as text
 
 NFT_MSG_GETRULE, NFT_MSG_GETSET = 7, 10
 NFTA_RULE_EXPRESSIONS, NFTA_RULE_USERDATA = 4, 7
@@ -53,11 +54,6 @@ def set_elements(family: str, table: str, name: str) -> list[dict[int, bytes]]:
         packed = dict(attributes(reply, 4)).get(nft.NFTA_SET_ELEM_LIST_ELEMENTS, b"")
         found += [dict(attributes(element)) for _, element in attributes(packed)]
     return found
-
-
-def text(value: bytes) -> str:
-    """A name as the kernel packs it."""
-    return value.rstrip(b"\0").decode(errors="replace")
 
 
 def _ask(kind: int, flags: int, family: str, body: bytes) -> list[bytes]:

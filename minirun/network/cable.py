@@ -9,12 +9,13 @@ Carrier     the end outside: the bridge forwards from the first packet on
 from __future__ import annotations
 
 import os
+from errno import EADDRNOTAVAIL, EINVAL, ENODEV, EXFULL
 
 from minirun.errors import Conflict
 from minirun.linux import netlink, syscalls
 from minirun.network import sysctl
 from minirun.network.member import port_group
-from minirun.network.netns import EINVAL, PROC_NET
+from minirun.network.netns import PROC_NET
 from minirun.step import Step
 
 TYPE_CHECKING = False
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from typing import ClassVar
 
 MOST_LOOKS = 10000  # for something that comes by itself
-ENODEV, EXFULL, EADDRNOTAVAIL = 19, 54, 99
 
 
 class Veth(Step):

@@ -9,6 +9,7 @@ step ``publish`` is done, or the process that holds them has ended. Starts that 
 from __future__ import annotations
 
 import os
+from errno import EADDRINUSE, EADDRNOTAVAIL
 
 from minirun import store
 from minirun.errors import Conflict, UsageError
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 EPHEMERAL = "/proc/sys/net/ipv4/ip_local_port_range"
 SCTP = "/proc/net/sctp"  # there once the kernel's module is; a mere question must not load it
 IPV6_V6ONLY = 26
-EADDRINUSE, EADDRNOTAVAIL = 98, 99
 NAMES_PORT = 53  # of DNS
 FEW = 16  # ports that are asked for one by one
 
@@ -197,7 +197,7 @@ def _holder(port: Port) -> str | None:
 def local_addresses(family: int) -> list[str]:
     """Every address that this host has now."""
     with netlink.shared() as socket:
-        return [text for text in netlink.addresses(socket) if (":" in text) == (family == 6)]
+        return [one.text for one in netlink.addresses(socket) if (":" in one.text) == (family == 6)]
 
 
 def _check_host(asked: Port, port: Port) -> None:

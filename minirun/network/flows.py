@@ -47,4 +47,8 @@ def _meant(flow: conntrack.Flow, address: str, ports: range, here: set[bytes]) -
 
 def _local(bits: int) -> set[bytes]:
     with netlink.shared() as socket:
-        return {packed for packed in map(netlink.packed_address, netlink.addresses(socket)) if 8 * len(packed) == bits}
+        return {
+            packed
+            for packed in (netlink.packed_address(one.text) for one in netlink.addresses(socket))
+            if 8 * len(packed) == bits
+        }

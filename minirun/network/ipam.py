@@ -15,6 +15,7 @@ Leases lie in the state folder, which is gone after a reboot, and so are the con
 from __future__ import annotations
 
 import os
+from errno import EEXIST, ENOTEMPTY
 
 from minirun import store
 from minirun.errors import Conflict, NotFound, UsageError
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 LARGEST = 1 << 16  # bytes of a lease that are read
 UNKNOWN = "?"  # the owner of a lease that cannot be read, or does not say one
-ENOTEMPTY, EEXIST = 39, 17
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # whatever lies there: never wait, never follow
 _HEX = frozenset("0123456789abcdefABCDEF")
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:/@-")  # of owners and notes

@@ -16,6 +16,7 @@ whatever comes back with their MAC.
 from __future__ import annotations
 
 from binascii import crc32
+from errno import ENODEV
 
 from minirun.errors import Conflict
 from minirun.linux import netlink
@@ -27,7 +28,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minirun.network.network import Network
 
-ENODEV = 19
 GUARDED, GUARDED_ISOLATED, ISOLATED = 28018, 28019, 28020  # device groups of ports: as in ruleset.nft
 
 
@@ -89,15 +89,16 @@ class Member(Step):
             if error.errno == ENODEV:
                 return False
             raise
-        return member.up and cable.up and cable.master != 0 and self._owns(member)
+        return member.up and cable.up and cable.master != 0 and self.owns(member)
 
-    def _owns(self, link: netlink.Link) -> bool:
+    def owns(self, link: netlink.Link) -> bool:
+        """Whether this bridge is ours: by its alias or, if we died before setting that, by its MAC."""
         return link.kind == "bridge" and (link.alias == self.alias or (not link.alias and link.mac == self._mac()))
 
     def _make(self, socket: netlink.Socket) -> None:
         near, far = trunk(self.name)
         link = netlink.find_link(socket, self.name)
-        if link and not self._owns(link):
+        if link and not self.owns(link):
             raise Conflict(f"interface {self.name}", f"it exists and is not a bridge of network {self.bridge}")
         if netlink.find_link(socket, near):  # of one who died over this
             socket.ask(netlink.delete_link(near))
@@ -173,5 +174,5 @@ def remove(network: Network) -> None:
             cable, link = netlink.find_link(socket, near), netlink.find_link(socket, name)
             if cable and cable.alias == step.alias:
                 socket.ask(netlink.delete_link(near))
-            if link and step._owns(link):
+            if link and step.owns(link):
                 socket.ask(netlink.delete_link(name))

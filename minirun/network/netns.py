@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from binascii import crc32
+from errno import EINVAL, ENOENT
 
 from minirun import store
 from minirun.errors import Conflict
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 NETNS = "/run/netns"  # iproute2's own place, so that `ip netns exec <name>` just works
 PROC_NET = "/proc/sys/net"
-ENOENT, EINVAL = 2, 22
 
 
 def netns_path(container_name: str) -> str:

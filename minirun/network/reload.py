@@ -83,7 +83,7 @@ def _lacking(whole: bridge.Bridge) -> Iterator[str]:
             yield "bridge switched on"
         if link.mtu != whole.mtu:
             yield f"MTU {link.mtu} set to {whole.mtu}"
-        present = {(a.index, a.text) for a in map(netlink.Address, socket.ask(netlink.get_addresses()))}
+        present = {(one.index, one.interface) for one in netlink.addresses(socket)}
     yield from (f"address {text} put back" for text in whole.addresses if (link.index, text) not in present)
     for path, value in whole.sysctls().items():
         if store.read(path) not in (f"{value}\n", None):

@@ -7,12 +7,13 @@ asks; of routes only those are missed that we made ourselves, since a later plug
 from __future__ import annotations
 
 import os
+from errno import ENODEV
 
 from minirun import step
 from minirun.errors import Conflict, MinirunError, UsageError
 from minirun.linux import netlink
 from minirun.network import addresses, bridge, ipam, nat
-from minirun.network.cable import ENODEV, Rates
+from minirun.network.cable import Rates
 from minirun.network.cni import attachments, networks
 from minirun.network.cni.add import namespace
 from minirun.network.cni.protocol import (
@@ -108,7 +109,7 @@ def _inside(request: Request, before: Result, record: dict[str, Any]) -> Iterato
         if link is None:
             yield f"the container has no interface {request.interface}"
             return
-        held = {address for index, address in netlink.interface_addresses(socket) if index == link.index}
+        held = {one.interface for one in netlink.addresses(socket) if one.index == link.index}
         routes = [r for family in (netlink.AF_INET, netlink.AF_INET6) for r in netlink.routes(socket, family)]
     if not link.up:
         yield f"{request.interface} is down"

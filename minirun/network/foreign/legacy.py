@@ -11,7 +11,7 @@ import sys
 from _struct import Struct
 
 from minirun.linux import nft, syscalls
-from minirun.linux.nft_read import text
+from minirun.linux.netlink import text
 from minirun.network.foreign import extensions
 from minirun.network.foreign.flow import NO, YES, both, compare, opposite
 from minirun.network.foreign.walk import ACCEPT, DROP, GOTO, JUMP, ON, RETURN, Rule, Walk
