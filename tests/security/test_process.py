@@ -156,7 +156,7 @@ def test_n04_no_abstract_sockets(host: Target) -> None:
         return re.findall(r" (@\S+)$", Path(f"/proc/{host.pid}/net/unix").read_text(), re.M)
 
     host.start("busybox", "sleep", "1000")
-    host.start("--name", "inner", "--net", "host", "busybox", "sleep", "1000")
+    host.out("run", "-d", "--name", "inner", "--net", "host", "busybox", "sleep", "1000")
     assert abstract() == []
     code = "import socket; s = socket.socket(socket.AF_UNIX); s.bind(b'\\0seen'); print(open('/proc/net/unix').read())"
     assert "@seen" in host.python(code)  # the control
