@@ -70,6 +70,10 @@ def test_bad_hosts(text: str) -> None:
         names.parse_host(text)
 
 
+def _alias(text: str) -> str:
+    return names.parse_alias(text, f"--network-alias {text}")
+
+
 def test_flags_cannot_write_lines_of_their_own() -> None:
     for parse, good, bad in (
         (names.parse_server, ("192.0.2.1", "::1"), ("dns.example", "1.2.3.4\n", "1.2.3.4 5")),
