@@ -65,20 +65,22 @@ def ago(moment: float) -> str:
 
 def size(count: float) -> str:
     """A number of bytes for people: "8.4MB" (powers of 1000, as docker's)."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g}{unit}"
-        count /= 1000
-    return f"{count:.3g}TB"
+    number, unit = _scaled(count, ("B", "kB", "MB", "GB", "TB"))
+    return f"{number:.3g}{unit}"
 
 
 def rate(bits: float) -> str:
     """Bits a second as tc(8) writes them: "10mbit" (powers of 1000)."""
-    for unit in ("bit", "kbit", "mbit", "gbit"):
-        if bits < 1000:
-            return f"{bits:.4g}{unit}"
-        bits /= 1000
-    return f"{bits:.4g}tbit"
+    number, unit = _scaled(bits, ("bit", "kbit", "mbit", "gbit", "tbit"))
+    return f"{number:.4g}{unit}"
+
+
+def _scaled(number: float, units: Sequence[str]) -> tuple[float, str]:
+    """A number in the unit that leaves less than 1000 of it, or in the last; each is 1000 of the one before."""
+    place = 0
+    while number >= 1000 and place < len(units) - 1:
+        number, place = number / 1000, place + 1
+    return number, units[place]
 
 
 def binary_size(count: float) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from errno import EINVAL
 from time import time
 
 from minirun import step, store
 from minirun.linux import netlink
-from minirun.network import attach, endpoint, ipam
+from minirun.network import attach, endpoint, ipam, owners
 from minirun.network.addresses import IPV4, IPV6
 from minirun.network.addresses import bits as family
 from minirun.network.cni import attachments, networks, plug
@@ -20,8 +21,6 @@ from minirun.network.endpoint import Endpoint
 from minirun.network.nameservice import Names
 from minirun.network.nat import Publish
 from minirun.network.ports import Port
-
-EINVAL = 22
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ def _record(request: Request, config: Config, wishes: Wishes, network: Network, 
         "name": wishes.name,
         "netns": request.netns,
         "namespace": [found.st_dev, found.st_ino],
-        "boot": store.read(attachments.BOOT_ID),
+        "boot": store.read(owners.BOOT_ID),
         "created": time(),
         "plan": [],
     }

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _LOCKS = "locks"
 _NETWORKS = "networks"  # a folder of their own, since a network may be called "locks"
 
@@ -212,7 +211,7 @@ def _undo_dead(owner: str) -> None:
 
 def begin_boot() -> None:
     """Forget everything of an earlier boot, if the state folder is a place that outlives one; its kernel is gone."""
-    boot = store.read(BOOT_ID) or ""
+    boot = store.read(liveness.BOOT_ID) or ""
     if store.read(f"{folder()}/boot") == boot:
         return
     for network in networks():
